@@ -1,0 +1,25 @@
+//! trunkline.toml: its keys, their defaults and their judgement.
+//!
+//! [`Config::load`] and [`Config::parse`] either give a [`Config`] in which everything is resolved
+//! (addresses parsed, patterns compiled, defaults filled in) or every error of the file at once,
+//! each with file, line and key. A key that is defined but not built yet is such an error too.
+#![forbid(unsafe_code)]
+
+mod error;
+mod judge;
+mod model;
+mod parse;
+mod pattern;
+mod reader;
+mod route;
+mod target;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use ipnet::IpNet;
+pub use model::{
+    Backend, Config, Control, Cores, Dataplane, Idle, Interface, Listen, PortRange, Recording, Sip,
+    Transport, Writer,
+};
+pub use pattern::{Pattern, normalize_user};
+pub use route::{Auth, HeaderMatch, Next, Route};
+pub use target::{Host, SipTarget};

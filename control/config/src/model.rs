@@ -1,0 +1,380 @@
+//! The configuration as the processes use it: typed, resolved, with the documented defaults.
+
+use crate::{ConfigErrors, Route};
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where segments, catalog and sockets live. A relative path is relative to the working directory.
+    pub data_dir: PathBuf,
+    /// How long live calls may go on after SIGTERM before they get a BYE, in seconds.
+    pub drain_timeout_s: u32,
+    /// `[dataplane]` without its interface shorthand.
+    pub dataplane: Dataplane,
+    /// All media interfaces. The position in this list is the interface index on the link.
+    pub interfaces: Vec<Interface>,
+    /// `[control]`.
+    pub control: Control,
+    /// `[sip]`.
+    pub sip: Sip,
+    /// `[[route]]`, in file order: the first that matches wins.
+    pub routes: Vec<Route>,
+    /// `[recording]`.
+    pub recording: Recording,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("trunkline-data"),
+            drain_timeout_s: 5,
+            dataplane: Dataplane::default(),
+            interfaces: vec![Interface::default()],
+            control: Control::default(),
+            sip: Sip::default(),
+            routes: Vec::new(),
+            recording: Recording::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and judges a file.
+    ///
+    /// # Errors
+    /// All errors of the file, or the one that kept it from being read.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        crate::parse::load(path)
+    }
+
+    /// Judges a text; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// All errors of the text.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigErrors> {
+        crate::parse::parse(text, name)
+    }
+
+    /// The Unix socket on which the dataplane waits for control.
+    #[must_use]
+    pub fn dataplane_socket(&self) -> PathBuf {
+        self.data_dir.join("run/dataplane.sock")
+    }
+
+    /// The directory of the segment files.
+    #[must_use]
+    pub fn segments_dir(&self) -> PathBuf {
+        self.data_dir.join("segments")
+    }
+
+    /// The catalog's file.
+    #[must_use]
+    pub fn catalog_file(&self) -> PathBuf {
+        self.data_dir.join("catalog.sqlite")
+    }
+
+    /// Index of the first interface of the peer's address family; with `name`, of that name only.
+    #[must_use]
+    pub fn interface_for(&self, name: Option<&str>, peer: IpAddr) -> Option<usize> {
+        self.interfaces.iter().position(|interface| {
+            name.is_none_or(|name| interface.name == name)
+                && interface.address.is_ipv4() == peer.to_canonical().is_ipv4()
+        })
+    }
+
+    /// Calls with one audio line that all port ranges together have room for.
+    #[must_use]
+    pub fn calls_fitting_ports(&self) -> u32 {
+        self.interfaces
+            .iter()
+            .map(|interface| interface.ports.pairs())
+            .sum::<u32>()
+            / 2
+    }
+}
+
+/// `[dataplane]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dataplane {
+    /// How packets are read and sent.
+    pub backend: Backend,
+    /// Which workers there are.
+    pub cores: Cores,
+    /// What a worker does when there is nothing to do.
+    pub idle: Idle,
+}
+
+/// Packet I/O of the workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring; falls back to [`Backend::Mmsg`] where the kernel refuses it.
+    #[default]
+    Uring,
+    /// recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+impl Backend {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
+}
+
+/// Workers and their cores.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Cores {
+    /// The dataplane chooses.
+    #[default]
+    Auto,
+    /// One pinned worker for each core number.
+    Pinned(Vec<u16>),
+}
+
+/// Behaviour of an idle worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleep in the kernel.
+    #[default]
+    Park,
+    /// Poll.
+    Spin,
+}
+
+/// One address on which media ports are opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name; two entries of one name are the two families of a dual-stack interface.
+    pub name: String,
+    /// Address that sockets are bound to.
+    pub address: IpAddr,
+    /// Address written into SDP instead of `address`.
+    pub advertise: Option<IpAddr>,
+    /// Ports for RTP (even) and RTCP (the next one).
+    pub ports: PortRange,
+}
+
+impl Default for Interface {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise: None,
+            ports: PortRange {
+                first: 16384,
+                last: 32767,
+            },
+        }
+    }
+}
+
+impl Interface {
+    /// The address that peers are told.
+    #[must_use]
+    pub fn advertised(&self) -> IpAddr {
+        self.advertise.unwrap_or(self.address)
+    }
+}
+
+/// An inclusive range of ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// The (even, odd) port pairs that lie wholly inside.
+    #[must_use]
+    pub fn pairs(&self) -> u32 {
+        let first_even = u32::from(self.first).next_multiple_of(2);
+        (u32::from(self.last) + 1).saturating_sub(first_even) / 2
+    }
+
+    /// Whether the port lies inside.
+    #[must_use]
+    pub const fn contains(&self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}-{}", self.first, self.last)
+    }
+}
+
+/// `[control]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    /// Bearer token that requests must carry, from `token` or the contents of `token_file`.
+    pub token: Option<String>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            token: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "(set)");
+        formatter
+            .debug_struct("Control")
+            .field("http", &self.http)
+            .field("token", &token)
+            .finish()
+    }
+}
+
+/// A SIP transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// The name in the configuration and, in capitals, in a Via.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// One SIP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// Transport.
+    pub transport: Transport,
+    /// Local address.
+    pub address: SocketAddr,
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}:{}", self.transport.name(), self.address)
+    }
+}
+
+/// `[sip]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sip {
+    /// Listeners.
+    pub listen: Vec<Listen>,
+    /// Sources that requests are accepted from; empty = nobody.
+    pub allow: Vec<IpNet>,
+    /// Learn RTP sources that differ from SDP and signalling.
+    pub nat: bool,
+    /// Most calls at once; `None` = what fits.
+    pub calls_max: Option<u32>,
+    /// Most new calls a second; `None` = no limit.
+    pub calls_per_second_max: Option<u32>,
+    /// User parts and URNs that bypass caps and shedding.
+    pub emergency: Vec<String>,
+}
+
+impl Default for Sip {
+    fn default() -> Self {
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060);
+        Self {
+            listen: vec![
+                Listen {
+                    transport: Transport::Udp,
+                    address: local,
+                },
+                Listen {
+                    transport: Transport::Tcp,
+                    address: local,
+                },
+            ],
+            allow: ["127.0.0.0/8", "::1/128"]
+                .iter()
+                .filter_map(|net| net.parse().ok())
+                .collect(),
+            nat: false,
+            calls_max: None,
+            calls_per_second_max: None,
+            emergency: ["112", "911", "urn:service:sos"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
+    }
+}
+
+impl Sip {
+    /// Whether a request from this source is accepted. An IPv4 source seen through an IPv6 socket
+    /// counts as IPv4.
+    #[must_use]
+    pub fn allows(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.allow.iter().any(|net| net.contains(&source))
+    }
+
+    /// Whether a request for this target (a user part, or a whole urn: URI) is an emergency call.
+    /// A URN matches its sub-services too (RFC 5031: `urn:service:sos.fire`).
+    #[must_use]
+    pub fn is_emergency(&self, target: &str) -> bool {
+        let target = crate::normalize_user(target);
+        self.emergency.iter().any(|entry| {
+            if !entry.to_ascii_lowercase().starts_with("urn:") {
+                return target == *entry;
+            }
+            match target.get(..entry.len()) {
+                Some(head) if head.eq_ignore_ascii_case(entry) => {
+                    matches!(target.as_bytes().get(entry.len()), None | Some(b'.'))
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+/// How captured extents reach the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Writer {
+    /// Extents in memory, sealed and written by the recorder.
+    #[default]
+    Extent,
+}
+
+/// `[recording]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// Writer.
+    pub writer: Writer,
+    /// Size of a segment file in bytes, a multiple of 4096.
+    pub segment_bytes: u64,
+    /// Whether media before the answer is captured.
+    pub early_media: bool,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self {
+            writer: Writer::Extent,
+            segment_bytes: 256 << 20,
+            early_media: false,
+        }
+    }
+}

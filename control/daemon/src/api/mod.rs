@@ -1,0 +1,105 @@
+//! The HTTP API on `control.http`.
+//!
+//! [`handle`] is the seam to the core: requests with replies. [`events`] is what the core publishes.
+//! The server has a thread and a runtime of its own, so that no client can slow signalling down.
+
+mod auth;
+mod calls;
+mod error;
+pub mod events;
+pub mod handle;
+mod health;
+mod media;
+mod query;
+mod recordings;
+mod server;
+mod stream;
+
+pub use server::ApiServer;
+
+use crate::metrics::Metrics;
+use axum::Router;
+use axum::routing::{any, get, post};
+use error::ApiError;
+use events::EventHub;
+use handle::ControlHandle;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
+use trunkline_sinks::catalog::CatalogHandle;
+
+/// Captures being converted at once; others wait for their turn.
+const CONVERSIONS_MAX: usize = 4;
+/// A request's body.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What the API works on.
+#[derive(Debug, Clone)]
+pub struct ApiContext {
+    /// The core.
+    pub core: ControlHandle,
+    /// The events.
+    pub events: EventHub,
+    /// The catalog.
+    pub catalog: CatalogHandle,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// `data_dir`.
+    pub data_dir: PathBuf,
+    /// Bearer token, when one is required.
+    pub token: Option<String>,
+}
+
+/// What handlers share.
+#[derive(Debug)]
+struct Inner {
+    context: ApiContext,
+    conversions: Arc<Semaphore>,
+    stopping: watch::Receiver<bool>,
+}
+
+type Shared = Arc<Inner>;
+
+fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
+    let conversions = Arc::new(Semaphore::new(CONVERSIONS_MAX));
+    let shared = Arc::new(Inner {
+        context,
+        conversions,
+        stopping,
+    });
+    Router::new()
+        .route("/v1/health", get(health::health))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/workers", get(health::workers))
+        .route("/v1/calls", get(calls::list))
+        .route("/v1/calls/{id}", get(calls::one).delete(calls::hang_up))
+        .route("/v1/calls/{id}/recording", post(calls::act))
+        .route("/v1/calls/{id}/recording/message", post(not_supported))
+        .route("/v1/recordings", get(recordings::list))
+        .route(
+            "/v1/recordings/{id}",
+            get(recordings::one).delete(not_supported),
+        )
+        .route("/v1/recordings/{id}/receipt", get(recordings::receipt))
+        .route("/v1/recordings/{id}/sn3", get(media::sn3))
+        .route("/v1/recordings/{id}/wav", get(media::wav))
+        .route("/v1/recordings/{id}/hold", any(not_supported))
+        .route("/v1/recordings/{id}/attributes", any(not_supported))
+        .route("/v1/recordings/{id}/evidence", any(not_supported))
+        .route("/v1/siprec", any(not_supported))
+        .route("/v1/siprec/{id}", any(not_supported))
+        .route("/v1/events", get(stream::events))
+        .fallback(|| async { ApiError::not_found("no such path") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&shared),
+            auth::check,
+        ))
+        .with_state(shared)
+}
+
+/// Defined, not built.
+async fn not_supported() -> ApiError {
+    ApiError::not_supported("this request is not supported yet")
+}

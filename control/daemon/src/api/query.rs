@@ -1,0 +1,118 @@
+//! Query parameters, read strictly: what is not understood is refused, since a filter that is
+//! silently ignored gives a wrong answer.
+
+use super::error::ApiError;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use std::collections::BTreeMap;
+use trunkline_sinks::Timestamp;
+use trunkline_sinks::catalog::{Cursor, RecordingFilter};
+use trunkline_sinks::object::{CallState, RecordingState};
+use trunkline_sinks::timestamp::NotADate;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// Parameters as they come from axum.
+pub(super) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+/// The parameters of a request; each is taken once, and none may be left.
+pub(super) struct Parameters(BTreeMap<String, String>);
+
+/// Which part of a list is wanted.
+pub(super) struct Paging {
+    pub(super) after: Option<Cursor>,
+    pub(super) limit: usize,
+}
+
+impl Parameters {
+    pub(super) fn new(pairs: Pairs) -> Result<Self, ApiError> {
+        let Query(pairs) = pairs.map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let mut parameters = BTreeMap::new();
+        for (name, value) in pairs {
+            if parameters.insert(name.clone(), value).is_some() {
+                return Err(ApiError::bad_request(format!("{name} is given twice")));
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    pub(super) fn paging(&mut self) -> Result<Paging, ApiError> {
+        let limit = match self.take("limit") {
+            None => LIMIT_DEFAULT,
+            Some(text) => match text.parse() {
+                Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => limit,
+                _ => {
+                    return Err(ApiError::bad_request(format!(
+                        "limit must be 1 to {LIMIT_MAX}"
+                    )));
+                }
+            },
+        };
+        let after = match self.take("after") {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                ApiError::bad_request("after is not a cursor of this list; use what `next` said")
+            })?),
+        };
+        Ok(Paging { after, limit })
+    }
+
+    pub(super) fn call_state(&mut self) -> Result<Option<CallState>, ApiError> {
+        let Some(text) = self.take("state") else {
+            return Ok(None);
+        };
+        let state = CallState::from_name(&text);
+        state
+            .map(Some)
+            .ok_or_else(|| ApiError::bad_request(format!("{text:?} is no state of a call")))
+    }
+
+    pub(super) fn recording_filter(&mut self) -> Result<RecordingFilter, ApiError> {
+        let date = |name: &str,
+                    text: Option<String>,
+                    parse: fn(&str) -> Result<Timestamp, NotADate>| match text {
+            None => Ok(None),
+            Some(text) => parse(&text)
+                .map(Some)
+                .map_err(|error| ApiError::bad_request(format!("{name}: {error}"))),
+        };
+        let mut filter = RecordingFilter {
+            from: date("from", self.take("from"), Timestamp::parse)?,
+            to: date("to", self.take("to"), Timestamp::parse_rounded_up)?,
+            // Neither can hold a space, which is what an unescaped + arrives as.
+            party: self.take("party").map(|prefix| prefix.replace(' ', "+")),
+            call_id: self.take("call_id").map(|id| id.replace(' ', "+")),
+            tenant: self.take("tenant"),
+            ..RecordingFilter::default()
+        };
+        if let Some(text) = self.take("state") {
+            filter.state = Some(RecordingState::from_name(&text).ok_or_else(|| {
+                ApiError::bad_request(format!("{text:?} is no state of a recording"))
+            })?);
+        }
+        while let Some(name) = self
+            .0
+            .keys()
+            .find(|name| name.starts_with("attr."))
+            .cloned()
+        {
+            let value = self.take(&name).unwrap_or_default();
+            filter
+                .attributes
+                .insert(name["attr.".len()..].to_owned(), value);
+        }
+        Ok(filter)
+    }
+
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        match self.0.into_keys().next() {
+            None => Ok(()),
+            Some(name) => Err(ApiError::bad_request(format!("unknown parameter {name}"))),
+        }
+    }
+}

@@ -1,0 +1,643 @@
+//! Requests outside a dialog, and the INVITE that makes a call.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_config::{Host, Next, Route};
+use trunkline_link::message::{Command, FailReason, Side};
+use trunkline_sinks::object::{self, CallState, Role};
+use trunkline_sip::dialog::{Dialog, DialogId};
+use trunkline_sip::message::{Method, NameAddr, Request, Scheme, Uri, bracketed};
+use trunkline_sip::transaction::{Path, ServerTx, Target, Transport};
+
+use super::headers::{self, ALLOW};
+use super::{B2bua, ClientUse, Lookup, RETRY_AFTER_S};
+use crate::api::events::EventKind;
+use crate::call::media::Media;
+use crate::call::negotiation::{Heard, Negotiation};
+use crate::call::{Call, Invitation, Leg, Phase, Step};
+use crate::clock::Moment;
+use crate::metrics::CallResult;
+
+/// Where the far side of a call is.
+struct Destination {
+    uri: Uri,
+    transport: Transport,
+    host: Host,
+    port: u16,
+}
+
+/// A refusal: a status, and headers that explain it.
+type Refused = (u16, Vec<(&'static str, String)>);
+
+impl B2bua {
+    pub(super) fn on_request(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
+        if request.headers.to_tag().is_some() {
+            let known =
+                DialogId::of_request(&request).and_then(|id| self.dialogs.get(&id).copied());
+            let Some((key, side)) = known else {
+                return self.respond_plain(tx, &request, 481, now);
+            };
+            self.with_call(key, now, |b2bua, call| {
+                b2bua.on_dialog_request(call, side, tx, request, path, now);
+            });
+            return;
+        }
+        match request.method {
+            Method::Invite => self.on_invite(tx, request, path, now),
+            Method::Options => self.on_options(tx, &request, now),
+            Method::Bye | Method::Prack | Method::Update => {
+                self.respond_plain(tx, &request, 481, now);
+            }
+            Method::Other(_) => self.respond_with(tx, &request, 501, &[("Allow", ALLOW)], now),
+            _ => self.respond_with(tx, &request, 405, &[("Allow", ALLOW)], now),
+        }
+    }
+
+    /// Whether new calls are refused for the appliance's own reasons.
+    pub(super) fn refuses_calls(&self) -> bool {
+        self.draining || !self.dataplane_up
+    }
+
+    fn on_options(&mut self, tx: ServerTx, request: &Request, now: &Moment) {
+        if self.refuses_calls() {
+            return self.respond_with(tx, request, 503, &[("Retry-After", RETRY_AFTER_S)], now);
+        }
+        let headers = [("Allow", ALLOW), ("Accept", "application/sdp")];
+        self.respond_with(tx, request, 200, &headers, now);
+    }
+
+    fn on_invite(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
+        match self.admit(&request, path, now) {
+            Ok((route, destination, offer)) => {
+                self.start_call(tx, request, path, route, destination, offer, now);
+            }
+            Err((status, headers)) => {
+                self.metrics.call_ended(match status {
+                    404 => CallResult::NoRoute,
+                    503 => CallResult::Refused,
+                    _ => CallResult::Failed,
+                });
+                let headers: Vec<(&str, &str)> = headers
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str()))
+                    .collect();
+                self.respond_with(tx, &request, status, &headers, now);
+            }
+        }
+    }
+
+    /// Judges a new INVITE in the order of RFC 3261 section 8.2, then our own limits.
+    fn admit(
+        &mut self,
+        request: &Request,
+        path: Path,
+        now: &Moment,
+    ) -> Result<(Arc<Route>, Destination, Option<Heard>), Refused> {
+        if !matches!(
+            request.uri.scheme(),
+            Scheme::Sip | Scheme::Tel | Scheme::Urn
+        ) {
+            return Err((416, Vec::new()));
+        }
+        let mut required = request.headers.list("Require");
+        required.extend(request.headers.list("Proxy-Require"));
+        if !required.is_empty() {
+            return Err((420, vec![("Unsupported", required.join(", "))]));
+        }
+        if request.headers.max_forwards().ok().flatten() == Some(0) {
+            return Err((483, Vec::new()));
+        }
+        if !request.body.is_empty() && !headers::is_sdp(&request.headers) {
+            return Err((415, vec![("Accept", "application/sdp".to_owned())]));
+        }
+        let route = self.route(request).ok_or((404, Vec::new()))?;
+        let destination = self.destination(&route, request, path)?;
+        let offer = if request.body.is_empty() {
+            None
+        } else {
+            let heard = Heard::parse(&request.body).and_then(|heard| {
+                Negotiation::new([0, 0])
+                    .offer(Side::Caller, heard.clone())
+                    .map(|()| heard)
+            });
+            Some(heard.map_err(|error| {
+                (
+                    error.status(),
+                    vec![("Warning", format!("399 trunkline \"{error}\""))],
+                )
+            })?)
+        };
+        self.check_limits(request, now)?;
+        Ok((route, destination, offer))
+    }
+
+    fn check_limits(&mut self, request: &Request, now: &Moment) -> Result<(), Refused> {
+        let retry = || vec![("Retry-After", RETRY_AFTER_S.to_owned())];
+        if self.refuses_calls() {
+            return Err((503, retry()));
+        }
+        let user = request.uri.user_decoded().unwrap_or_default();
+        let target = if user.is_empty() {
+            request.uri.as_str()
+        } else {
+            &user
+        };
+        if self.config.sip.is_emergency(target) {
+            return Ok(());
+        }
+        if self.calls_active() >= self.calls_max as usize {
+            return Err((503, retry()));
+        }
+        if let Some(limit) = self.config.sip.calls_per_second_max {
+            let (start, count) = match self.rate {
+                Some((start, count)) if now.instant < start + Duration::from_secs(1) => {
+                    (start, count)
+                }
+                _ => (now.instant, 0),
+            };
+            if count >= limit {
+                return Err((503, vec![("Retry-After", "1".to_owned())]));
+            }
+            self.rate = Some((start, count + 1));
+        }
+        Ok(())
+    }
+
+    fn route(&self, request: &Request) -> Option<Arc<Route>> {
+        let user = request.uri.user().unwrap_or(request.uri.opaque());
+        let caller = request.headers.from_address().ok();
+        let caller = caller
+            .as_ref()
+            .and_then(|from| from.uri.user())
+            .unwrap_or_default();
+        let values = |name: &str| -> Vec<String> {
+            request
+                .headers
+                .get_all(name)
+                .map(std::borrow::Cow::into_owned)
+                .collect()
+        };
+        self.config
+            .routes
+            .iter()
+            .find(|route| {
+                // Values are looked up first: the route wants to borrow them.
+                let found: Vec<(String, Vec<String>)> = route
+                    .headers
+                    .iter()
+                    .map(|header| (header.name.clone(), values(&header.name)))
+                    .collect();
+                route.matches(user, caller, |name| {
+                    let list = found
+                        .iter()
+                        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+                    list.map(|(_, list)| list.iter().map(String::as_str).collect::<Vec<_>>())
+                        .unwrap_or_default()
+                })
+            })
+            .map(|route| Arc::new(route.clone()))
+    }
+
+    fn destination(
+        &self,
+        route: &Route,
+        request: &Request,
+        path: Path,
+    ) -> Result<Destination, Refused> {
+        match &route.next {
+            Next::Target(target) => {
+                let host = match &target.host {
+                    Host::Address(address) => bracketed(&address.to_string()).into_owned(),
+                    Host::Name(name) => name.clone(),
+                };
+                let user = match &target.user {
+                    Some(user) => Some(user.clone()),
+                    None => request.uri.user().map(str::to_owned),
+                };
+                let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+                let port = target
+                    .port
+                    .map(|port| format!(":{port}"))
+                    .unwrap_or_default();
+                let parameters = match target.parameters.as_str() {
+                    "" => String::new(),
+                    some => format!(";{some}"),
+                };
+                let uri: Uri = format!("sip:{user}{host}{port}{parameters}")
+                    .parse()
+                    .map_err(|_| (500, Vec::new()))?;
+                let transport = match target.transport {
+                    trunkline_config::Transport::Udp => Transport::Udp,
+                    trunkline_config::Transport::Tcp => Transport::Tcp,
+                };
+                let port = target.port.unwrap_or(5060);
+                Ok(Destination {
+                    uri,
+                    transport,
+                    host: target.host.clone(),
+                    port,
+                })
+            }
+            Next::Request => self.request_destination(request, path),
+        }
+    }
+
+    /// The Request-URI's own host; never ourselves.
+    fn request_destination(&self, request: &Request, path: Path) -> Result<Destination, Refused> {
+        let uri = &request.uri;
+        if !uri.is_sip() || uri.host().is_empty() {
+            return Err((404, Vec::new()));
+        }
+        let port = uri.port().unwrap_or(5060);
+        let host = match uri.host_ip() {
+            Some(address) => Host::Address(address),
+            None => Host::Name(uri.host().to_owned()),
+        };
+        if matches!(host, Host::Address(address) if SocketAddr::new(address, port) == path.local) {
+            return Err((482, Vec::new()));
+        }
+        let transport = match uri.param("transport") {
+            Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
+            Some(name) if !name.eq_ignore_ascii_case("udp") => return Err((404, Vec::new())),
+            _ => Transport::Udp,
+        };
+        Ok(Destination {
+            uri: uri.without_headers(),
+            transport,
+            host,
+            port,
+        })
+    }
+
+    fn start_call(
+        &mut self,
+        tx: ServerTx,
+        request: Request,
+        path: Path,
+        route: Arc<Route>,
+        destination: Destination,
+        offer: Option<Heard>,
+        now: &Moment,
+    ) {
+        let key = rand::random::<u64>().max(1);
+        let trying = trunkline_sip::message::Response::to(&request, 100);
+        self.respond(tx, trying, now);
+        let Some(call) = self.new_call(key, tx, request, path, route, destination.uri, offer, now)
+        else {
+            return;
+        };
+        let mut call = call;
+        self.own_server(&mut call, tx);
+        self.ids.insert(call.object.id.clone(), key);
+        self.active += 1;
+        self.publish_call(EventKind::CallStarted, &call, now);
+        call.leg_mut(Side::Callee).transport = destination.transport;
+        match destination.host {
+            Host::Address(address) => {
+                let remote = SocketAddr::new(address, destination.port);
+                self.prepare(&mut call, remote, now);
+            }
+            Host::Name(host) => {
+                self.lookups.push(Lookup {
+                    call: key,
+                    host,
+                    port: destination.port,
+                });
+            }
+        }
+        self.settle(call, now);
+    }
+
+    fn new_call(
+        &mut self,
+        key: u64,
+        tx: ServerTx,
+        request: Request,
+        path: Path,
+        route: Arc<Route>,
+        uri: Uri,
+        offer: Option<Heard>,
+        now: &Moment,
+    ) -> Option<Call> {
+        let user = request.uri.user_decoded().unwrap_or_default().into_owned();
+        let contact = Self::contact(
+            (!user.is_empty()).then_some(user.as_str()),
+            path.transport,
+            path.local,
+        );
+        // The layer's own tag, so that a CANCEL is answered with the same one (RFC 3261 section 9.2).
+        let tag = match self.endpoint.local_tag(tx) {
+            Some(tag) => tag.to_owned(),
+            None => self.endpoint.new_tag(),
+        };
+        let dialog = contact
+            .as_ref()
+            .and_then(|contact| Dialog::uas(&request, &tag, contact).ok());
+        let (Some(contact), Some(dialog)) = (contact, dialog) else {
+            self.metrics.call_ended(CallResult::Failed);
+            self.respond_plain(tx, &request, 400, now);
+            return None;
+        };
+        let object = self.call_object(&request, &uri, path, now);
+        let caller = Leg {
+            dialog: Some(dialog),
+            transport: path.transport,
+            flow: Some(path.flow),
+            local: path.local,
+            remote: path.source,
+            contact: contact.clone(),
+            acknowledged: false,
+            bye_waits: false,
+            bye_reason: None,
+            over: false,
+        };
+        let callee = Leg {
+            dialog: None,
+            flow: None,
+            acknowledged: true,
+            contact: uri,
+            ..caller.clone()
+        };
+        self.dialogs.extend(
+            caller
+                .dialog
+                .as_ref()
+                .map(|d| (d.id(), (key, Side::Caller))),
+        );
+        let media_timeout_ms = route.media_timeout_s.map_or(0, |s| s.saturating_mul(1000));
+        Some(Call {
+            key,
+            object,
+            phase: Phase::Preparing,
+            legs: [caller, callee],
+            media: Media::new(key, [0, 0], media_timeout_ms),
+            negotiation: Negotiation::new([rand::random(), rand::random()]),
+            offerer: Side::Caller,
+            invitation: Some(Invitation {
+                server: tx,
+                request,
+                client: None,
+                sent: None,
+                proceeding: false,
+                cancelled: false,
+                late_offer: offer.is_none(),
+                accepted: None,
+                early: false,
+            }),
+            sent: None,
+            waiting: Vec::new(),
+            exchange: None,
+            passages: Vec::new(),
+            offer,
+            batches: Vec::new(),
+            recordings: Vec::new(),
+            answered_mono_ns: 0,
+            held_since_ns: None,
+            holds: Vec::new(),
+            connect_deadline: None,
+            ring_deadline: None,
+            duration_deadline: None,
+            end_deadline: None,
+            closed: false,
+            announced: false,
+            scheduled: None,
+            next_batch: 1,
+            clients: Vec::new(),
+            servers: Vec::new(),
+            route,
+        })
+    }
+
+    fn call_object(
+        &mut self,
+        request: &Request,
+        uri: &Uri,
+        path: Path,
+        now: &Moment,
+    ) -> object::Call {
+        let from = request.headers.from_address().ok();
+        let user = |uri: &Uri| uri.user_decoded().unwrap_or_default().into_owned();
+        let sip_call_id = request.headers.call_id().unwrap_or_default();
+        let peer = format!("{}:{}", path.transport.param_name(), path.source);
+        let session_id = request.headers.get("Session-ID").map(|value| {
+            value
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        });
+        object::Call {
+            id: object::new_id(),
+            tenant: None,
+            state: CallState::Setup,
+            caller: from
+                .as_ref()
+                .map(|from| user(&from.uri))
+                .unwrap_or_default(),
+            callee: user(&request.uri),
+            caller_uri: from
+                .as_ref()
+                .map(|from| from.uri.to_string())
+                .unwrap_or_default(),
+            callee_uri: request.uri.to_string(),
+            sip_call_id: sip_call_id.clone(),
+            session_id,
+            started_at: now.utc,
+            answered_at: None,
+            ended_at: None,
+            ended_by: None,
+            sip_code: None,
+            q850: None,
+            legs: vec![
+                object::Leg {
+                    id: object::new_id(),
+                    role: Role::Caller,
+                    sip_call_id,
+                    trunk: None,
+                    peer,
+                    codec: None,
+                    state: CallState::Setup,
+                },
+                object::Leg {
+                    id: object::new_id(),
+                    role: Role::Callee,
+                    sip_call_id: self.endpoint.new_call_id(uri.host()),
+                    trunk: None,
+                    peer: String::new(),
+                    codec: None,
+                    state: CallState::Setup,
+                },
+            ],
+            recordings: Vec::new(),
+            attributes: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// A host name was looked up; no address = nobody there.
+    pub fn looked_up(&mut self, call: u64, addresses: &[SocketAddr], now: &Moment) {
+        self.with_call(call, now, |b2bua, call| {
+            if call.phase != Phase::Preparing {
+                return;
+            }
+            match addresses.first() {
+                Some(address) => b2bua.prepare(call, *address, now),
+                None => b2bua.fail_call(call, 500, "the target's name does not resolve", now),
+            }
+        });
+    }
+
+    /// The far side's address is known: asks the dataplane for ports.
+    fn prepare(&mut self, call: &mut Call, remote: SocketAddr, now: &Moment) {
+        let transport = call.leg(Side::Callee).transport;
+        let Some((flow, local)) = (self.local_to)(transport, remote) else {
+            return self.fail_call(call, 500, "nothing listens for the target's transport", now);
+        };
+        let peer = format!("{}:{remote}", transport.param_name());
+        call.object.legs[1].peer = peer;
+        let leg = call.leg_mut(Side::Callee);
+        (leg.flow, leg.local, leg.remote) = (flow, local, remote);
+        let caller_media = call.offer.as_ref().and_then(Heard::address);
+        let caller = caller_media.unwrap_or(call.leg(Side::Caller).remote.ip());
+        let Some(interface) = self.interfaces(caller, remote.ip()) else {
+            return self.fail_call(call, 500, "no media interface of the party's family", now);
+        };
+        call.media.interface = interface;
+        let Some(offer) = call.offer.take() else {
+            // Late offer: ports are asked for when the far side has made its offer.
+            return self.send_invite(call, None, now);
+        };
+        if let Err(error) = call.negotiation.offer(Side::Caller, offer) {
+            return self.fail_call(call, error.status(), &error.to_string(), now);
+        }
+        call.media.open = call.negotiation.wanted_media(&[]);
+        let command = call.media.open_command();
+        let then = Box::new(Step::Invite);
+        self.batch(call, vec![command], Step::Describe { then }, now);
+    }
+
+    fn interfaces(&self, caller: IpAddr, callee: IpAddr) -> Option<[u8; 2]> {
+        let find = |peer: IpAddr| {
+            let index = self.config.interface_for(None, peer)?;
+            u8::try_from(index).ok()
+        };
+        Some([find(caller)?, find(callee)?])
+    }
+
+    /// Our media address towards a side.
+    pub(super) fn media_address(&self, call: &Call, side: Side) -> IpAddr {
+        let index = usize::from(call.media.interface[side as usize]);
+        self.config
+            .interfaces
+            .get(index)
+            .map_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), |interface| {
+                interface.advertised()
+            })
+    }
+
+    /// What the dataplane has to know of both sides.
+    pub(super) fn leg_commands(&self, call: &mut Call) -> Vec<Command> {
+        let nat = self.config.sip.nat;
+        let mut commands = Vec::new();
+        for side in Side::BOTH {
+            let signalling = call.leg(side).remote.ip();
+            let updates = call
+                .negotiation
+                .leg_updates(call.key, side, Some(signalling), nat);
+            for update in updates {
+                commands.push(call.media.leg_command(update));
+            }
+        }
+        commands
+    }
+
+    /// Ports are there: the INVITE goes out.
+    pub(super) fn invite(&mut self, call: &mut Call, failed: Option<FailReason>, now: &Moment) {
+        if call.phase != Phase::Preparing {
+            return;
+        }
+        if let Some(reason) = failed {
+            let status = match reason {
+                FailReason::Invalid | FailReason::NotFound => 500,
+                _ => 503,
+            };
+            tracing::warn!(call = %call.object.id, ?reason, "the dataplane refused a session");
+            return self.fail_call(call, status, "no media ports", now);
+        }
+        let address = self.media_address(call, Side::Callee);
+        let sdp = call.negotiation.write_offer(&call.media, address);
+        self.send_invite(call, sdp, now);
+    }
+
+    fn send_invite(&mut self, call: &mut Call, sdp: Option<String>, now: &Moment) {
+        let Some(request) = self.build_invite(call, sdp) else {
+            return self.fail_call(call, 500, "the INVITE cannot be built", now);
+        };
+        let leg = call.leg(Side::Callee);
+        let target = Target::new(leg.transport, leg.flow, leg.local, leg.remote);
+        match self
+            .endpoint
+            .send_request(now.instant, request.clone(), &target)
+        {
+            Ok(client) => {
+                self.own_client(call, client, ClientUse::Invitation);
+                if let Some(invitation) = &mut call.invitation {
+                    invitation.client = Some(client);
+                    invitation.sent = Some(request);
+                }
+                call.phase = Phase::Inviting;
+                let connect = Duration::from_millis(u64::from(call.route.connect_timeout_ms));
+                call.connect_deadline = Some(now.instant + connect);
+                let ring = Duration::from_secs(u64::from(call.route.ring_timeout_s));
+                call.ring_deadline = Some(now.instant + ring);
+            }
+            Err(error) => self.fail_call(call, 500, &error.to_string(), now),
+        }
+    }
+
+    fn build_invite(&mut self, call: &mut Call, sdp: Option<String>) -> Option<Request> {
+        let invitation = call.invitation.as_ref()?;
+        let received = &invitation.request;
+        let from = received.headers.from_address().ok()?;
+        let to = received.headers.to_address().ok()?;
+        let leg = &call.legs[Side::Callee as usize];
+        // On the callee's leg the contact holds the target until the INVITE is built.
+        let uri = leg.contact.clone();
+        let ours = leg.local.ip().to_string();
+        let caller_user = from.uri.user_decoded().map(std::borrow::Cow::into_owned);
+        let our_uri = Uri::sip(
+            caller_user.as_deref(),
+            &bracketed(&ours),
+            Some(leg.local.port()),
+        );
+        let mut our_from = NameAddr::new(our_uri.ok()?);
+        our_from.display = from.display.clone();
+        let our_from = our_from.with_tag(Some(&self.endpoint.new_tag()));
+        let mut our_to = NameAddr::new(uri.without_headers());
+        our_to.display = to.display.clone();
+        let contact = Self::contact(caller_user.as_deref(), leg.transport, leg.local)?;
+        let hops = received
+            .headers
+            .max_forwards()
+            .ok()
+            .flatten()
+            .unwrap_or(70)
+            .min(255);
+        let mut request = Request::new(Method::Invite, uri)
+            .with("Max-Forwards", hops.saturating_sub(1).to_string())
+            .with("From", our_from.to_string())
+            .with("To", our_to.to_string())
+            .with("Call-ID", &call.object.legs[1].sip_call_id)
+            .with("CSeq", "1 INVITE")
+            .with("Contact", NameAddr::new(contact.clone()).to_string());
+        headers::cross_request(received, &mut request);
+        match sdp {
+            Some(sdp) => request.set_body("application/sdp", sdp),
+            None => request.set_content_length(),
+        }
+        call.legs[Side::Callee as usize].contact = contact;
+        Some(request)
+    }
+}

@@ -1,0 +1,284 @@
+//! The opaque record of a call that the dataplane keeps for us, so that a restarted control goes on
+//! where the last one died.
+
+use serde::{Deserialize, Serialize};
+use trunkline_link::limits::RECORD_BYTES_MAX;
+use trunkline_link::message::{Command, Event, LegUpdate, RecordingPhase, Side, SnapshotSession};
+use trunkline_sinks::object;
+use trunkline_sip::dialog::Dialog;
+use trunkline_sip::message::Uri;
+use trunkline_sip::transaction::{FlowId, Transport};
+
+use super::B2bua;
+use crate::call::media::Media;
+use crate::call::negotiation::{Negotiation, Saved as SavedNegotiation};
+use crate::call::recording::{Phase as Capture, Recording};
+use crate::call::{Call, Leg, Phase};
+use crate::clock::Moment;
+
+/// Version of the record's layout; another one is not read.
+const VERSION: u8 = 2;
+/// Level of compression: the record is small, the time counts.
+const LEVEL: u8 = 3;
+/// A record never unpacks to more than this.
+const UNPACKED_MAX: usize = 256 * 1024;
+
+#[derive(Serialize, Deserialize)]
+struct SavedLeg {
+    dialog: Dialog,
+    transport: Transport,
+    flow: Option<FlowId>,
+    local: std::net::SocketAddr,
+    remote: std::net::SocketAddr,
+    contact: Uri,
+    over: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedCall {
+    object: object::Call,
+    route: String,
+    legs: [SavedLeg; 2],
+    negotiation: SavedNegotiation,
+    media_timeout_ms: u32,
+    recordings: Vec<Recording>,
+    answered_mono_ns: u64,
+    held_since_ns: Option<u64>,
+    holds: Vec<(u64, u64)>,
+    ending: bool,
+}
+
+impl B2bua {
+    /// Has the dataplane keep what a restarted control would need. Only confirmed calls are kept:
+    /// what is still being set up ends with us.
+    pub(super) fn save(&mut self, call: &Call) {
+        if !call.was_answered() || call.closed {
+            return;
+        }
+        let Some(saved) = saved_call(call) else {
+            return;
+        };
+        let Ok(json) = serde_json::to_vec(&saved) else {
+            return;
+        };
+        let mut record = vec![VERSION];
+        record.extend(miniz_oxide::deflate::compress_to_vec(&json, LEVEL));
+        if record.len() > RECORD_BYTES_MAX {
+            tracing::warn!(call = %call.object.id, bytes = record.len(), "the call's record is too large: it would not survive a restart");
+            return;
+        }
+        self.command(Command::SessionRecord {
+            session: call.key,
+            record,
+        });
+    }
+
+    /// Makes a call of a session that an earlier control left behind.
+    pub(super) fn restore(&mut self, session: SnapshotSession, now: &Moment) -> bool {
+        let Some(saved) = unpack(&session.record) else {
+            return false;
+        };
+        let key = session.session;
+        let route = self
+            .config
+            .routes
+            .iter()
+            .find(|route| route.name == saved.route);
+        // The route may be gone from the configuration: the call goes on all the same.
+        let Some(route) = route.or(self.config.routes.first()).cloned() else {
+            return false;
+        };
+        let mut media = Media::new(key, session.interface, saved.media_timeout_ms);
+        media.open = session.media;
+        let addresses = session.interface.map(|index| {
+            self.config
+                .interfaces
+                .get(usize::from(index))
+                .map_or(std::net::Ipv4Addr::LOCALHOST.into(), |one| one.advertised())
+        });
+        let offerer = saved.negotiation.offerer();
+        let Some(negotiation) = Negotiation::load(saved.negotiation, &media, addresses) else {
+            return false;
+        };
+        for update in remembered(&negotiation, key, &saved.legs, self.config.sip.nat) {
+            // Told to the former control's dataplane already: only remembered here.
+            let _ = media.leg_command(update);
+        }
+        let legs = saved.legs.map(|leg| Leg {
+            dialog: Some(leg.dialog),
+            transport: leg.transport,
+            flow: leg.flow.filter(|_| leg.transport == Transport::Udp),
+            local: leg.local,
+            remote: leg.remote,
+            contact: leg.contact,
+            acknowledged: true,
+            bye_waits: false,
+            bye_reason: None,
+            over: leg.over,
+        });
+        for (side, leg) in Side::BOTH.into_iter().zip(&legs) {
+            self.dialogs
+                .extend(leg.dialog.as_ref().map(|dialog| (dialog.id(), (key, side))));
+        }
+        self.ids.insert(saved.object.id.clone(), key);
+        self.active += 1;
+        let duration_deadline = route.duration_max_s.and_then(|limit| {
+            let spent_ns = now.mono_ns.saturating_sub(saved.answered_mono_ns);
+            let left_ns = (u64::from(limit) * 1_000_000_000).saturating_sub(spent_ns);
+            now.instant
+                .checked_add(std::time::Duration::from_nanos(left_ns))
+        });
+        let mut call = Call {
+            key,
+            object: saved.object,
+            route: std::sync::Arc::new(route),
+            phase: Phase::Answered,
+            legs,
+            media,
+            negotiation,
+            offerer,
+            invitation: None,
+            sent: None,
+            waiting: Vec::new(),
+            exchange: None,
+            passages: Vec::new(),
+            offer: None,
+            batches: Vec::new(),
+            recordings: saved.recordings,
+            answered_mono_ns: saved.answered_mono_ns,
+            held_since_ns: saved.held_since_ns,
+            holds: saved.holds,
+            connect_deadline: None,
+            ring_deadline: None,
+            duration_deadline,
+            end_deadline: None,
+            closed: false,
+            announced: false,
+            scheduled: None,
+            next_batch: 1,
+            clients: Vec::new(),
+            servers: Vec::new(),
+        };
+        self.restore_recordings(&mut call, session.recording, session.phase, now);
+        if saved.ending {
+            self.resume_ending(&mut call, now);
+        }
+        self.settle(call, now);
+        true
+    }
+
+    /// What the snapshot says of the session's recording is the truth.
+    fn restore_recordings(
+        &mut self,
+        call: &mut Call,
+        live: u64,
+        phase: RecordingPhase,
+        now: &Moment,
+    ) {
+        let numbers: Vec<u64> = call
+            .recordings
+            .iter()
+            .filter(|one| one.phase != Capture::Done)
+            .map(|one| one.number)
+            .collect();
+        for number in numbers {
+            let Some(recording) = call.recording(number) else {
+                continue;
+            };
+            if number == live {
+                match phase {
+                    RecordingPhase::Running => recording.phase = Capture::Running,
+                    RecordingPhase::Paused => recording.phase = Capture::Paused,
+                    RecordingPhase::Stopped => {
+                        recording.phase = Capture::Finishing;
+                        self.command(Command::RecordingFinish {
+                            session: call.key,
+                            recording: number,
+                        });
+                    }
+                }
+            }
+        }
+        // Told of before the snapshot's end, and read by nobody.
+        let (unread, rest) = std::mem::take(&mut self.unread)
+            .into_iter()
+            .partition(|event| super::link_events::session_of(event) == Some(call.key));
+        self.unread = rest;
+        let unread: Vec<Event> = unread;
+        for event in unread {
+            self.on_session_event(call, event, now);
+        }
+        let gone: Vec<u64> = call
+            .recordings
+            .iter()
+            .filter(|one| one.phase != Capture::Done && one.number != live)
+            .map(|one| one.number)
+            .collect();
+        for number in gone {
+            let Some(recording) = call.recording(number) else {
+                continue;
+            };
+            if recording.is_stored() {
+                // It was finished while we were away; what the disk has is what there is.
+                self.recording_closed(call, number, now);
+            } else {
+                // Only the segments know: it is closed with the catalog's other left-overs.
+                recording.phase = Capture::Done;
+            }
+        }
+    }
+
+    fn resume_ending(&mut self, call: &mut Call, now: &Moment) {
+        let by = call.object.ended_by.unwrap_or(object::EndedBy::Unknown);
+        self.end_call(call, by, None, now);
+    }
+}
+
+fn saved_call(call: &Call) -> Option<SavedCall> {
+    let leg = |side: Side| {
+        let leg = call.leg(side);
+        Some(SavedLeg {
+            dialog: leg.dialog.clone()?,
+            transport: leg.transport,
+            flow: leg.flow,
+            local: leg.local,
+            remote: leg.remote,
+            contact: leg.contact.clone(),
+            over: leg.over,
+        })
+    };
+    Some(SavedCall {
+        object: call.object.clone(),
+        route: call.route.name.clone(),
+        legs: [leg(Side::Caller)?, leg(Side::Callee)?],
+        negotiation: call.negotiation.save(call.offerer),
+        media_timeout_ms: call.media.media_timeout_ms,
+        recordings: call.recordings.clone(),
+        answered_mono_ns: call.answered_mono_ns,
+        held_since_ns: call.held_since_ns,
+        holds: call.holds.clone(),
+        ending: call.phase == Phase::Ending,
+    })
+}
+
+fn unpack(record: &[u8]) -> Option<SavedCall> {
+    let (version, packed) = record.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let json = miniz_oxide::inflate::decompress_to_vec_with_limit(packed, UNPACKED_MAX).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
+fn remembered(
+    negotiation: &Negotiation,
+    key: u64,
+    legs: &[SavedLeg; 2],
+    nat: bool,
+) -> Vec<LegUpdate> {
+    Side::BOTH
+        .into_iter()
+        .zip(legs)
+        .flat_map(|(side, leg)| negotiation.leg_updates(key, side, Some(leg.remote.ip()), nat))
+        .collect()
+}

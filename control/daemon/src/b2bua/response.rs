@@ -1,0 +1,572 @@
+//! Responses to our requests, and the caller's ACK.
+
+use trunkline_link::message::{Command, FactKind, Side};
+use trunkline_sinks::object::{CallState, EndedBy};
+use trunkline_sip::dialog::{Dialog, DialogId};
+use trunkline_sip::message::{Method, Request, Response};
+use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
+use trunkline_sn3::facts::CallChange;
+
+use super::headers::{self, ALLOW};
+use super::{B2bua, ClientUse};
+use crate::api::events::EventKind;
+use crate::call::negotiation::Heard;
+use crate::call::{Call, Phase, Step};
+use crate::clock::Moment;
+
+impl B2bua {
+    pub(super) fn on_response(
+        &mut self,
+        call: &mut Call,
+        tx: ClientTx,
+        client: ClientUse,
+        response: Response,
+        path: Path,
+        now: &Moment,
+    ) {
+        match client {
+            ClientUse::Invitation => self.on_invite_response(call, tx, response, path, now),
+            ClientUse::Passage(far) => self.on_passage_response(call, tx, far, response, now),
+            ClientUse::Bye(side) => {
+                if response.is_final() {
+                    call.leg_mut(side).over = true;
+                    self.clients.remove(&tx);
+                }
+            }
+        }
+    }
+
+    fn on_invite_response(
+        &mut self,
+        call: &mut Call,
+        tx: ClientTx,
+        response: Response,
+        path: Path,
+        now: &Moment,
+    ) {
+        call.leg_mut(Side::Callee).flow = Some(path.flow);
+        if let Some(invitation) = &mut call.invitation {
+            invitation.proceeding = true;
+        }
+        call.connect_deadline = None;
+        match response.status {
+            100 => {}
+            101..200 => self.on_provisional(call, response, now),
+            200..300 => self.on_accepted(call, tx, response, now),
+            _ => self.on_rejected(call, tx, &response, now),
+        }
+    }
+
+    fn on_provisional(&mut self, call: &mut Call, response: Response, now: &Moment) {
+        // A 18x after the 2xx, or after we gave up, says nothing to the caller any more.
+        if call.phase != Phase::Inviting {
+            return;
+        }
+        let rings = response.status == 180 && call.object.state == CallState::Setup;
+        let has_sdp = headers::has_sdp(&response.headers, &response.body);
+        let late = call
+            .invitation
+            .as_ref()
+            .is_some_and(|invitation| invitation.late_offer);
+        if rings {
+            call.object.state = CallState::Ringing;
+            call.object.legs[1].state = CallState::Ringing;
+            self.publish_call(EventKind::CallRinging, call, now);
+        }
+        // An offer in an unreliable provisional is none (RFC 3261 section 13.2.1).
+        if has_sdp
+            && !late
+            && self
+                .take_answer(call, &response, false)
+                .is_ok_and(|found| found)
+        {
+            if call.route.record && self.config.recording.early_media && call.recordings.is_empty()
+            {
+                self.start_recording(call, None, now);
+            }
+            let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
+            let commands = self.leg_commands(call);
+            if let Some(sdp) = sdp {
+                return self.batch(call, commands, Step::Early { response, sdp }, now);
+            }
+        }
+        self.pass_provisional(call, &response, None, now);
+    }
+
+    /// Takes in the SDP answer of a response to the INVITE; false when it has none.
+    fn take_answer(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        last: bool,
+    ) -> Result<bool, trunkline_sdp::SdpError> {
+        if !headers::has_sdp(&response.headers, &response.body) {
+            return Ok(false);
+        }
+        let answer = Heard::parse(&response.body)?;
+        let address = self.media_address(call, Side::Caller);
+        call.negotiation
+            .answer(answer, &call.media, address, last)?;
+        Ok(true)
+    }
+
+    pub(super) fn pass_early(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        sdp: String,
+        now: &Moment,
+    ) {
+        if call.phase != Phase::Inviting {
+            return;
+        }
+        if call.object.state != CallState::Early {
+            call.object.state = CallState::Early;
+            self.publish_call(EventKind::CallEarly, call, now);
+        }
+        if let Some(invitation) = &mut call.invitation {
+            invitation.early = true;
+        }
+        self.pass_provisional(call, response, Some(sdp), now);
+    }
+
+    fn pass_provisional(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        sdp: Option<String>,
+        now: &Moment,
+    ) {
+        self.answer_caller(call, response.status, Some(response), sdp, now);
+    }
+
+    /// A response to the caller's INVITE.
+    fn answer_caller(
+        &mut self,
+        call: &mut Call,
+        status: u16,
+        from: Option<&Response>,
+        sdp: Option<String>,
+        now: &Moment,
+    ) {
+        let Some(invitation) = &call.invitation else {
+            return;
+        };
+        let server = invitation.server;
+        let Some(dialog) = &mut call.legs[Side::Caller as usize].dialog else {
+            return;
+        };
+        let mut ours = dialog.response(&invitation.request, status);
+        if let Some(from) = from {
+            if from.status == status {
+                ours.reason.clone_from(&from.reason);
+            }
+            headers::cross_response(from, &mut ours);
+        } else {
+            ours.headers.set("Server", headers::SERVER);
+        }
+        if (200..300).contains(&status) {
+            ours.headers.set("Allow", ALLOW);
+        }
+        match sdp {
+            Some(sdp) => ours.set_body("application/sdp", sdp),
+            None => ours.set_content_length(),
+        }
+        dialog.sent_response(&invitation.request, status);
+        self.respond(server, ours, now);
+    }
+
+    fn on_accepted(&mut self, call: &mut Call, tx: ClientTx, response: Response, now: &Moment) {
+        let sent = call
+            .invitation
+            .as_ref()
+            .and_then(|invitation| invitation.sent.clone());
+        let Some(sent) = sent else {
+            // Another fork's 2xx, after the caller's ACK.
+            return self.refuse_extra(call, tx, &response, now);
+        };
+        let cancelled = call
+            .invitation
+            .as_ref()
+            .is_some_and(|invitation| invitation.cancelled);
+        if call.phase != Phase::Inviting || cancelled {
+            // Another fork's 2xx, or one that crossed our CANCEL.
+            self.refuse_extra(call, tx, &response, now);
+            if cancelled {
+                call.leg_mut(Side::Callee).over = true;
+            }
+            return;
+        }
+        let dialog = match Dialog::uac(&sent, &response) {
+            Ok(dialog) => dialog,
+            Err(error) => {
+                // A 2xx without Contact and the like: nothing can be sent into that dialog.
+                call.leg_mut(Side::Callee).over = true;
+                return self.fail_call(call, 500, &error.to_string(), now);
+            }
+        };
+        self.dialogs.insert(dialog.id(), (call.key, Side::Callee));
+        call.leg_mut(Side::Callee).dialog = Some(dialog);
+        call.phase = Phase::Answering;
+        let late = call
+            .invitation
+            .as_ref()
+            .is_some_and(|invitation| invitation.late_offer);
+        if late {
+            return self.on_late_offer(call, response, now);
+        }
+        match self.take_answer(call, &response, true) {
+            Ok(true) => {}
+            // The answer was in a provisional response.
+            Ok(false) if call.negotiation.heard(Side::Callee).is_some() => {
+                call.negotiation.settle();
+            }
+            Ok(false) => return self.accepted_badly(call, &response, "no SDP answer", now),
+            Err(error) => {
+                return self.accepted_badly(call, &response, &error.to_string(), now);
+            }
+        }
+        call.offerer = Side::Caller;
+        let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
+        self.arm_answer(call, response, sdp, now);
+    }
+
+    /// Media and recording are armed before the messages that let a party send.
+    fn arm_answer(
+        &mut self,
+        call: &mut Call,
+        response: Response,
+        sdp: Option<String>,
+        now: &Moment,
+    ) {
+        if call.route.record && call.recordings.is_empty() {
+            self.start_recording(call, None, now);
+        }
+        let commands = self.leg_commands(call);
+        self.batch(call, commands, Step::Answer { response, sdp }, now);
+    }
+
+    /// The far side accepted, but there is no call to be had from it.
+    fn accepted_badly(&mut self, call: &mut Call, response: &Response, why: &str, now: &Moment) {
+        self.acknowledge(call, response, None, now);
+        self.fail_call(call, 500, why, now);
+        self.send_bye(call, Side::Callee, Some(("SIP", 488, why)), now);
+    }
+
+    /// ACK and BYE for a 2xx that nobody wants.
+    fn refuse_extra(&mut self, call: &mut Call, tx: ClientTx, response: &Response, now: &Moment) {
+        let sent = call
+            .invitation
+            .as_ref()
+            .and_then(|invitation| invitation.sent.clone())
+            .or_else(|| call.sent.clone());
+        let dialog = sent.and_then(|sent| Dialog::uac(&sent, response).ok());
+        let Some(mut dialog) = dialog else { return };
+        let known = call.legs[1]
+            .dialog
+            .as_ref()
+            .is_some_and(|ours| ours.id() == dialog.id());
+        if known {
+            return;
+        }
+        let sequence = response.headers.cseq().map_or(1, |cseq| cseq.number);
+        let ack = dialog.ack(sequence);
+        let mut leg = call.leg(Side::Callee).clone();
+        leg.dialog = Some(dialog.clone());
+        let target = leg.target();
+        let _ = self.endpoint.send_ack(now.instant, tx, ack, &target);
+        if let Ok(mut bye) = dialog.request(Method::Bye) {
+            bye.headers.set("User-Agent", headers::SERVER);
+            bye.set_content_length();
+            let _ = self.endpoint.send_request(now.instant, bye, &target);
+        }
+    }
+
+    /// The far side offers in its 2xx: ports are asked for, then the caller gets the offer.
+    fn on_late_offer(&mut self, call: &mut Call, response: Response, now: &Moment) {
+        let offered = Heard::parse(&response.body)
+            .and_then(|offer| call.negotiation.offer(Side::Callee, offer));
+        if let Err(error) = offered {
+            return self.accepted_badly(call, &response, &error.to_string(), now);
+        }
+        call.offerer = Side::Callee;
+        call.media.open = call.negotiation.wanted_media(&[]);
+        if let Some(invitation) = &mut call.invitation {
+            invitation.accepted = Some(response.clone());
+        }
+        let command = call.media.open_command();
+        let then = Box::new(Step::Answer {
+            response,
+            sdp: None,
+        });
+        self.batch(call, vec![command], Step::Describe { then }, now);
+    }
+
+    /// Media is armed: ACK to the far side, 2xx to the caller. This is the answer.
+    pub(super) fn answer(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        sdp: Option<String>,
+        failed: bool,
+        now: &Moment,
+    ) {
+        if call.phase == Phase::Ending {
+            // The caller gave up while media was being armed.
+            self.acknowledge(call, response, None, now);
+            return self.send_bye(call, Side::Callee, None, now);
+        }
+        if call.phase != Phase::Answering {
+            return;
+        }
+        let late = call
+            .invitation
+            .as_ref()
+            .is_some_and(|invitation| invitation.accepted.is_some());
+        if failed {
+            self.acknowledge(call, response, None, now);
+            self.fail_call(call, 503, "media cannot be set up", now);
+            return self.send_bye(call, Side::Callee, Some(("SIP", 503, "no media")), now);
+        }
+        let sdp = if late {
+            if call.route.record {
+                self.start_recording(call, None, now);
+            }
+            let address = self.media_address(call, Side::Caller);
+            call.negotiation.write_offer(&call.media, address)
+        } else {
+            self.acknowledge(call, response, None, now);
+            sdp
+        };
+        self.answer_caller(call, response.status, Some(response), sdp, now);
+        call.phase = Phase::Answered;
+        call.ring_deadline = None;
+        call.duration_deadline = call
+            .route
+            .duration_max_s
+            .map(|s| now.instant + std::time::Duration::from_secs(u64::from(s)));
+        call.answered_mono_ns = now.mono_ns;
+        call.object.answered_at = Some(now.utc);
+        call.object.sip_code = Some(response.status);
+        call.object.state = CallState::Active;
+        for leg in &mut call.object.legs {
+            leg.state = CallState::Active;
+        }
+        self.note_codecs(call);
+        self.note_hold(call, now);
+        self.publish_call(EventKind::CallAnswered, call, now);
+        self.publish_call(EventKind::CallBridged, call, now);
+        let change = CallChange {
+            reason: "answered".to_owned(),
+            answered_mono_ns: Some(now.mono_ns),
+            answered_at: Some(now.utc.to_string()),
+            ..CallChange::default()
+        };
+        self.fact_to_live(call, FactKind::CallChange, &change);
+        self.save(call);
+    }
+
+    /// The far side's 2xx that the caller's ACK was to answer is acknowledged without one.
+    pub(super) fn acknowledge_unanswered(&mut self, call: &mut Call, now: &Moment) {
+        let accepted = call.invitation.as_mut().and_then(|one| one.accepted.take());
+        if let Some(response) = accepted {
+            self.acknowledge(call, &response, None, now);
+        }
+    }
+
+    /// ACK for the far side's 2xx.
+    fn acknowledge(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        sdp: Option<String>,
+        now: &Moment,
+    ) {
+        let client = call
+            .invitation
+            .as_ref()
+            .and_then(|invitation| invitation.client);
+        let sequence = response.headers.cseq().map_or(1, |cseq| cseq.number);
+        let target = call.leg(Side::Callee).target();
+        let leg = call.leg_mut(Side::Callee);
+        let (Some(client), Some(dialog)) = (client, &mut leg.dialog) else {
+            return;
+        };
+        let mut ack = dialog.ack(sequence);
+        match sdp {
+            Some(sdp) => ack.set_body("application/sdp", sdp),
+            None => ack.set_content_length(),
+        }
+        let _ = self.endpoint.send_ack(now.instant, client, ack, &target);
+    }
+
+    fn on_rejected(&mut self, call: &mut Call, tx: ClientTx, response: &Response, now: &Moment) {
+        self.clients.remove(&tx);
+        call.leg_mut(Side::Callee).over = true;
+        if call.phase != Phase::Inviting {
+            return;
+        }
+        call.object.q850 = headers::q850(&response.headers);
+        // RFC 3261 section 16.7: a 503 speaks of the far side, not of us. Redirection would lead the
+        // caller past us.
+        let status = match response.status {
+            503 => 500,
+            300..400 => 480,
+            other => other,
+        };
+        self.answer_caller(call, status, Some(response), None, now);
+        self.call_failed(call, status, EndedBy::Callee, now);
+    }
+
+    /// A request of ours got no answer, or could not be sent.
+    pub(super) fn on_client_failure(&mut self, tx: ClientTx, status: u16, now: &Moment) {
+        self.with_client(tx, now, |b2bua, call, client| {
+            b2bua.clients.remove(&tx);
+            match client {
+                ClientUse::Invitation => {
+                    call.leg_mut(Side::Callee).over = true;
+                    if matches!(call.phase, Phase::Inviting) {
+                        let status = if status == 503 { 500 } else { status };
+                        b2bua.fail_call(call, status, "no answer from the target", now);
+                    }
+                }
+                ClientUse::Passage(_) => b2bua.on_passage_failure(call, tx, status, now),
+                ClientUse::Bye(side) => call.leg_mut(side).over = true,
+            }
+        });
+    }
+
+    pub(super) fn on_ack(&mut self, invite: Option<ServerTx>, request: &Request, now: &Moment) {
+        let by_server = invite.and_then(|tx| self.servers.get(&tx).copied());
+        let by_dialog = || {
+            let id = DialogId::of_request(request)?;
+            self.dialogs.get(&id).map(|(key, _)| *key)
+        };
+        let side = DialogId::of_request(request)
+            .and_then(|id| self.dialogs.get(&id).map(|(_, side)| *side));
+        let Some(key) = by_server.or_else(by_dialog) else {
+            return;
+        };
+        self.with_call(key, now, |b2bua, call| {
+            let first = call
+                .invitation
+                .as_ref()
+                .is_some_and(|one| Some(one.server) == invite);
+            if first {
+                b2bua.on_first_ack(call, request, now);
+            } else if let Some(side) = side {
+                b2bua.on_later_ack(call, side, request, now);
+            }
+        });
+    }
+
+    /// The ACK of the 2xx that answered the call.
+    fn on_first_ack(&mut self, call: &mut Call, request: &Request, now: &Moment) {
+        let leg = call.leg_mut(Side::Caller);
+        leg.acknowledged = true;
+        let (waits, reason) = (std::mem::take(&mut leg.bye_waits), leg.bye_reason.take());
+        let mut invitation = call.invitation.take();
+        call.sent = invitation.as_mut().and_then(|one| {
+            let mut sent = one.sent.clone()?;
+            sent.body.clear();
+            Some(sent)
+        });
+        if let Some(response) = invitation.as_ref().and_then(|one| one.accepted.clone()) {
+            call.invitation = invitation;
+            self.on_late_answer(call, response, request, now);
+        } else {
+            self.save(call);
+        }
+        if waits {
+            self.send_bye_with(call, Side::Caller, reason, now);
+        }
+        self.release_waiting(call, now);
+    }
+
+    /// The caller's ACK answers the far side's offer.
+    fn on_late_answer(&mut self, call: &mut Call, response: Response, ack: &Request, now: &Moment) {
+        let address = self.media_address(call, Side::Callee);
+        let answer = Heard::parse(&ack.body)
+            .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
+        match answer {
+            Ok(sdp) => {
+                let commands = self.leg_commands(call);
+                self.note_codecs(call);
+                self.note_hold(call, now);
+                self.media_fact(call);
+                self.batch(
+                    call,
+                    commands,
+                    Step::LateAnswer {
+                        response,
+                        sdp: Some(sdp),
+                    },
+                    now,
+                );
+            }
+            Err(error) => {
+                self.acknowledge(call, &response, None, now);
+                call.invitation = None;
+                self.end_call(
+                    call,
+                    EndedBy::Us,
+                    Some(("SIP", 488, &error.to_string())),
+                    now,
+                );
+            }
+        }
+    }
+
+    pub(super) fn late_answer(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        sdp: Option<String>,
+        now: &Moment,
+    ) {
+        self.acknowledge(call, response, sdp, now);
+        call.invitation = None;
+        self.save(call);
+    }
+
+    /// What the API shows of the legs' codecs.
+    pub(super) fn note_codecs(&self, call: &mut Call) {
+        for side in Side::BOTH {
+            let codec = call.negotiation.agreed_codec(side);
+            call.object.legs[side as usize].codec = codec;
+        }
+    }
+
+    /// The legs' payload types as a fact of the running recording.
+    pub(super) fn media_fact(&mut self, call: &mut Call) {
+        let change = CallChange {
+            reason: "media".to_owned(),
+            legs: call.negotiation.leg_facts(),
+            ..CallChange::default()
+        };
+        self.fact_to_live(call, FactKind::CallChange, &change);
+    }
+
+    /// Appends a fact to the recording that captures, if there is one.
+    pub(super) fn fact_to_live<F: serde::Serialize>(
+        &mut self,
+        call: &mut Call,
+        kind: FactKind,
+        fact: &F,
+    ) {
+        let session = call.key;
+        let Some(recording) = call.live_recording() else {
+            return;
+        };
+        let Ok(fact) = serde_json::to_vec(fact) else {
+            return;
+        };
+        let recording = recording.number;
+        self.command(Command::RecordingFact {
+            session,
+            recording,
+            kind,
+            fact,
+        });
+    }
+}

@@ -1,0 +1,450 @@
+//! Offer and answer of a call: what each side said, what we told it, and what that means for the
+//! dataplane (RFC 3264). m-lines keep order and count on both legs.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use trunkline_link::message::{CodecId, LegUpdate, MediaKind, MediaOpen, Payload, Side, leg_flags};
+use trunkline_sdp::{
+    Change, Codec, Description, MediaPlan, Occasion, OriginState, Ours, RelayKind, SdpError,
+    compare, judge_offer, negotiated, sendable, write_answer, write_offer,
+};
+use trunkline_sn3::facts::{LegFact, PayloadFact};
+
+use super::media::Media;
+
+/// A description as received: its bytes for storage, its parsed form for use.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    bytes: Vec<u8>,
+    description: Description,
+}
+
+impl Heard {
+    /// Parses a body.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SdpError> {
+        Ok(Self {
+            bytes: bytes.to_vec(),
+            description: Description::parse(bytes)?,
+        })
+    }
+
+    /// Whether this side holds the call.
+    pub fn is_held(&self) -> bool {
+        self.description.is_held()
+    }
+
+    /// The first audio line's address family, where it is an address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.description
+            .media
+            .iter()
+            .find_map(|media| media.rtp_address())
+            .map(|a| a.ip())
+    }
+}
+
+/// One side's part.
+#[derive(Debug, Clone)]
+struct Party {
+    heard: Option<Heard>,
+    origin: OriginState,
+    sent: Option<String>,
+}
+
+/// An offer on its way, not yet answered.
+#[derive(Debug, Clone)]
+struct Pending {
+    from: Side,
+    offer: Heard,
+    /// What the far side was told before, for when the offer is refused.
+    told_before: Option<String>,
+}
+
+/// The offer/answer state of a call.
+#[derive(Debug, Clone)]
+pub struct Negotiation {
+    plan: MediaPlan,
+    parties: [Party; 2],
+    pending: Option<Pending>,
+}
+
+/// What of it survives a restart of control.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Saved {
+    plan: MediaPlan,
+    heard: [Option<String>; 2],
+    origins: [OriginState; 2],
+    /// Which side offered last: what we told each side follows from it.
+    offerer: u8,
+}
+
+impl Saved {
+    /// The side that offered last.
+    pub fn offerer(&self) -> Side {
+        if self.offerer == Side::Caller as u8 {
+            Side::Caller
+        } else {
+            Side::Callee
+        }
+    }
+}
+
+impl Negotiation {
+    /// Nothing said yet. `origins` are random session ids for our `o=` lines.
+    pub fn new(origins: [u64; 2]) -> Self {
+        let party = |id| Party {
+            heard: None,
+            origin: OriginState::new(id),
+            sent: None,
+        };
+        Self {
+            plan: MediaPlan::default(),
+            parties: origins.map(party),
+            pending: None,
+        }
+    }
+
+    /// Takes in an offer. The m-lines to relay are in [`Self::wanted_media`] afterwards.
+    pub fn offer(&mut self, from: Side, offer: Heard) -> Result<(), SdpError> {
+        let first = self.parties.iter().all(|party| party.heard.is_none());
+        judge_offer(
+            &offer.description,
+            if first {
+                Occasion::First
+            } else {
+                Occasion::Later
+            },
+        )?;
+        self.plan.update(&offer.description);
+        let told_before = self.parties[from.other() as usize].sent.clone();
+        self.pending = Some(Pending {
+            from,
+            offer,
+            told_before,
+        });
+        Ok(())
+    }
+
+    /// Whether an offer waits for its answer.
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Who made the offer that waits.
+    pub fn offerer(&self) -> Option<Side> {
+        self.pending.as_ref().map(|pending| pending.from)
+    }
+
+    /// Forgets an offer that was refused: what both sides were told before stands.
+    pub fn withdraw(&mut self) {
+        if let Some(pending) = self.pending.take()
+            && pending.told_before.is_some()
+        {
+            self.parties[pending.from.other() as usize].sent = pending.told_before;
+        }
+    }
+
+    /// Whether a description says the same as the side's last one (a session refresh).
+    pub fn is_refresh(&self, from: Side, new: &Heard) -> bool {
+        self.parties[from as usize]
+            .heard
+            .as_ref()
+            .is_some_and(|old| matches!(compare(&old.description, &new.description), Change::None))
+    }
+
+    /// The session's media, with the ports already known.
+    pub fn wanted_media(&self, known: &[MediaOpen]) -> Vec<MediaOpen> {
+        let kind = |kind| match kind {
+            RelayKind::Audio => MediaKind::Audio,
+            RelayKind::OpaqueRtp => MediaKind::OpaqueRtp,
+            RelayKind::OpaqueDatagram => MediaKind::OpaqueDatagram,
+        };
+        let media = self.plan.media().iter().enumerate();
+        media
+            .map(|(index, planned)| MediaOpen {
+                kind: kind(planned.kind),
+                ports: known.get(index).map_or([0; 2], |open| open.ports),
+            })
+            .collect()
+    }
+
+    /// The pending offer, told to the far side.
+    pub fn write_offer(&mut self, media: &Media, address: IpAddr) -> Option<String> {
+        let pending = self.pending.as_ref()?;
+        let to = pending.from.other();
+        let description = &pending.offer.description;
+        let ports = ports(&self.plan, description, media, to);
+        let ours = Ours {
+            address,
+            ports: &ports,
+        };
+        let party = &mut self.parties[to as usize];
+        let written = write_offer(description, &ours, &mut party.origin);
+        party.sent = Some(written.text.clone());
+        Some(written.text)
+    }
+
+    /// Takes in the answer to the pending offer: both sides' descriptions are in force from now on.
+    /// Returns what the offerer is told. `last` is false for an answer in a provisional response,
+    /// which another may replace.
+    pub fn answer(
+        &mut self,
+        answer: Heard,
+        media: &Media,
+        address: IpAddr,
+        last: bool,
+    ) -> Result<String, SdpError> {
+        let Some(pending) = self.pending.clone() else {
+            return Err(SdpError::AnswerMismatch("nothing was offered"));
+        };
+        let offer = &pending.offer.description;
+        let to = pending.from;
+        let ports = ports(&self.plan, offer, media, to);
+        let ours = Ours {
+            address,
+            ports: &ports,
+        };
+        let origin = &mut self.parties[to as usize].origin;
+        let written = write_answer(offer, &answer.description, &ours, origin)?;
+        self.parties[to as usize].sent = Some(written.text.clone());
+        self.parties[to as usize].heard = Some(pending.offer);
+        self.parties[to.other() as usize].heard = Some(answer);
+        if last {
+            self.pending = None;
+        }
+        Ok(written.text)
+    }
+
+    /// The offer was answered in a provisional response and the final one repeats nothing.
+    pub fn settle(&mut self) {
+        self.pending = None;
+    }
+
+    /// The name of the first audio codec that a side may send, for display.
+    pub fn agreed_codec(&self, side: Side) -> Option<String> {
+        let line = self
+            .plan
+            .media()
+            .iter()
+            .find(|one| one.kind == RelayKind::Audio)?
+            .line;
+        let media = |side: Side| self.description(side)?.media.get(line);
+        let sendable = sendable(media(side), media(side.other()));
+        let voice = |one: &&trunkline_sdp::Sendable| {
+            !matches!(one.codec, Codec::TelephoneEvent | Codec::ComfortNoise)
+        };
+        sendable.iter().find(voice).map(|one| one.name.clone())
+    }
+
+    /// What a side said last.
+    pub fn heard(&self, side: Side) -> Option<&Heard> {
+        self.parties[side as usize].heard.as_ref()
+    }
+
+    /// What we told a side last.
+    pub fn sent(&self, side: Side) -> Option<&str> {
+        self.parties[side as usize].sent.as_deref()
+    }
+
+    fn description(&self, side: Side) -> Option<&Description> {
+        if let Some(pending) = &self.pending
+            && pending.from == side
+            && self.heard(side).is_none()
+        {
+            return Some(&pending.offer.description);
+        }
+        self.heard(side).map(|heard| &heard.description)
+    }
+
+    /// How the dataplane has to see a side, one entry a medium.
+    pub fn leg_updates(
+        &self,
+        session: u64,
+        side: Side,
+        signalling: Option<IpAddr>,
+        nat: bool,
+    ) -> Vec<LegUpdate> {
+        (0..self.plan.media().len())
+            .map(|medium| self.leg_update(session, medium, side, signalling, nat))
+            .collect()
+    }
+
+    fn leg_update(
+        &self,
+        session: u64,
+        medium: usize,
+        side: Side,
+        signalling: Option<IpAddr>,
+        nat: bool,
+    ) -> LegUpdate {
+        let planned = self.plan.media()[medium];
+        let line = |side: Side| {
+            let media = self.description(side)?.media.get(planned.line)?;
+            (media.relay_kind() == Some(planned.kind)).then_some(media)
+        };
+        let (own, far) = (line(side), line(side.other()));
+        let direction = match (own, far) {
+            (Some(own), Some(far)) => Some(negotiated(own, far).0),
+            (Some(own), None) => Some(own.direction()),
+            // The far side's offer is out: this side may answer with media before its SDP.
+            (None, Some(far)) => Some(far.direction().reversed()),
+            (None, None) => None,
+        };
+        let mut flags = leg_flags::LEARN;
+        if nat {
+            flags |= leg_flags::NAT;
+        }
+        let answered = self.heard(side).is_some() || self.heard(side.other()).is_some();
+        if own.is_some_and(|own| own.rtcp_mux) && answered && self.told_mux(side, planned.line) {
+            flags |= leg_flags::RTCP_MUX;
+        }
+        if direction.is_some_and(|direction| direction.sends()) && answered {
+            flags |= leg_flags::EXPECT_MEDIA;
+        }
+        if direction.is_some_and(|direction| direction.receives()) {
+            flags |= leg_flags::MAY_SEND;
+        }
+        let payloads = sendable(own, far);
+        LegUpdate {
+            session,
+            media: u8::try_from(medium).unwrap_or(u8::MAX),
+            side,
+            flags,
+            rtp: own.and_then(|own| own.rtp_address()),
+            rtcp: own.and_then(|own| own.rtcp_address()),
+            signalling,
+            payloads: payloads
+                .iter()
+                .map(|one| Payload {
+                    pt: one.pt,
+                    to_pt: one.to_pt,
+                    codec: codec_id(one.codec),
+                    clock_hz: one.clock_hz,
+                })
+                .collect(),
+            restore: None,
+        }
+    }
+
+    /// Whether our own description to a side says rtcp-mux on this m-line.
+    fn told_mux(&self, side: Side, line: usize) -> bool {
+        self.sent(side)
+            .and_then(|sent| Description::parse(sent.as_bytes()).ok())
+            .and_then(|sent| sent.media.get(line).map(|media| media.rtcp_mux))
+            .unwrap_or(false)
+    }
+
+    /// What each side may send, for the recording's facts.
+    pub fn leg_facts(&self) -> Vec<LegFact> {
+        let mut facts = Vec::new();
+        for (medium, planned) in self.plan.media().iter().enumerate() {
+            for side in Side::BOTH {
+                let line = |side: Side| self.description(side)?.media.get(planned.line);
+                let (own, far) = (line(side), line(side.other()));
+                if own.is_none() && far.is_none() {
+                    continue;
+                }
+                let payloads = sendable(own, far);
+                facts.push(LegFact {
+                    side: side as u8,
+                    media: u8::try_from(medium).unwrap_or(u8::MAX),
+                    kind: own
+                        .or(far)
+                        .map(|media| media.kind.clone())
+                        .unwrap_or_default(),
+                    ptime_ms: own
+                        .and_then(|media| media.ptime_ms)
+                        .or_else(|| far.and_then(|media| media.ptime_ms))
+                        .unwrap_or(0),
+                    payloads: payloads
+                        .into_iter()
+                        .map(|one| PayloadFact {
+                            pt: one.pt,
+                            codec: one.name,
+                            clock_hz: one.clock_hz,
+                            channels: one.channels,
+                            fmtp: one.fmtp,
+                        })
+                        .collect(),
+                });
+            }
+        }
+        facts
+    }
+
+    /// What has to be kept over a restart, once both sides are known. `offerer` is the side whose
+    /// offer was answered last.
+    pub fn save(&self, offerer: Side) -> Saved {
+        let heard = |party: &Party| {
+            party
+                .heard
+                .as_ref()
+                .map(|heard| String::from_utf8_lossy(&heard.bytes).into_owned())
+        };
+        Saved {
+            plan: self.plan.clone(),
+            heard: [heard(&self.parties[0]), heard(&self.parties[1])],
+            origins: [
+                self.parties[0].origin.clone(),
+                self.parties[1].origin.clone(),
+            ],
+            offerer: offerer as u8,
+        }
+    }
+
+    /// The counterpart of [`Self::save`]: what we told each side is worked out again, and comes out
+    /// the same with the same version in `o=`.
+    pub fn load(saved: Saved, media: &Media, addresses: [IpAddr; 2]) -> Option<Self> {
+        let offerer = saved.offerer();
+        let [first, second] = saved.heard;
+        let hear = |text: Option<String>| Heard::parse(text?.as_bytes()).ok();
+        let (first, second) = (hear(first)?, hear(second)?);
+        let (offer, answer) = match offerer {
+            Side::Caller => (first, second),
+            Side::Callee => (second, first),
+        };
+        let [caller, callee] = saved.origins;
+        let party = |origin| Party {
+            heard: None,
+            origin,
+            sent: None,
+        };
+        let mut negotiation = Self {
+            plan: saved.plan,
+            parties: [party(caller), party(callee)],
+            pending: Some(Pending {
+                from: offerer,
+                offer,
+                told_before: None,
+            }),
+        };
+        negotiation.write_offer(media, addresses[offerer.other() as usize])?;
+        negotiation
+            .answer(answer, media, addresses[offerer as usize], true)
+            .ok()?;
+        Some(negotiation)
+    }
+}
+
+fn ports(plan: &MediaPlan, offer: &Description, media: &Media, to: Side) -> Vec<Option<u16>> {
+    let ours: Vec<u16> = (0..plan.media().len())
+        .map(|index| media.port(index, to))
+        .collect();
+    plan.ports(offer, &ours)
+}
+
+fn codec_id(codec: Codec) -> CodecId {
+    match codec {
+        Codec::Other => CodecId::Other,
+        Codec::Pcmu => CodecId::Pcmu,
+        Codec::Pcma => CodecId::Pcma,
+        Codec::G722 => CodecId::G722,
+        Codec::Opus => CodecId::Opus,
+        Codec::L16 => CodecId::L16,
+        Codec::TelephoneEvent => CodecId::TelephoneEvent,
+        Codec::ComfortNoise => CodecId::ComfortNoise,
+        Codec::G729 => CodecId::G729,
+        Codec::Gsm => CodecId::Gsm,
+    }
+}

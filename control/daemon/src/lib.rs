@@ -1,0 +1,12 @@
+//! The control process as a library: calls, B2BUA, transports, API.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod b2bua;
+pub mod call;
+pub mod clock;
+pub mod link;
+pub mod metrics;
+pub mod recovery;
+pub mod run;
+pub mod transport;

@@ -1,0 +1,62 @@
+//! After a dataplane's death: what it had captured and not yet written is written by us.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use tracing::{info, warn};
+use trunkline_link::pool::PoolReader;
+use trunkline_sinks::Timestamp;
+use trunkline_sn3::record::ClockTriple;
+use trunkline_sn3::recover::{Image, LastPlace, last_places, rescue};
+
+use crate::b2bua::RecoveredPlace;
+use crate::clock::monotonic_ns;
+
+/// Rescues the pool's extents into segments of their own; gives the place of the last extent of each
+/// recording in `live`. What the dataplane wrote without having told of it counts too.
+pub fn rescue_pool(
+    pool: &PoolReader,
+    segments: &Path,
+    live: &BTreeSet<u64>,
+) -> HashMap<u64, RecoveredPlace> {
+    let mut images = Vec::new();
+    for (index, meta) in pool.unfinished() {
+        let mut bytes = Vec::new();
+        if pool.copy(index, &mut bytes).is_some() {
+            images.push(Image {
+                worker: meta.worker,
+                bytes,
+            });
+        }
+    }
+    let utc_ns = u64::try_from(Timestamp::now().0)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000);
+    let clock = ClockTriple {
+        mono_ns: monotonic_ns(),
+        utc_ns,
+        ..ClockTriple::default()
+    };
+    match rescue(segments, &images, u64::from(pool.pid()), clock) {
+        Ok(rescued) => {
+            info!(
+                extents = rescued.len(),
+                "rescued what the dataplane had captured"
+            );
+        }
+        Err(error) => warn!(%error, "what the dataplane had captured cannot be rescued"),
+    }
+    let places = last_places(segments, live).unwrap_or_else(|error| {
+        warn!(%error, "segments cannot be listed");
+        BTreeMap::new()
+    });
+    let place = |(recording, last): (u64, LastPlace)| {
+        let place = RecoveredPlace {
+            next_ordinal: last.next_ordinal,
+            last_segment: last.segment,
+            last_page: last.page,
+        };
+        (recording, place)
+    };
+    places.into_iter().map(place).collect()
+}

@@ -1,0 +1,416 @@
+//! The control process: one task owns the B2BUA and its inputs; catalog and API have threads of
+//! their own.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+use trunkline_config::Config;
+use trunkline_link::counters::ConductorCounter;
+use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
+use trunkline_sip::transaction::Endpoint;
+
+use crate::api::events::EventHub;
+use crate::api::handle::{ControlHandle, Request};
+use crate::api::{ApiContext, ApiServer};
+use crate::b2bua::{B2bua, CatalogWrite, Lookup};
+use crate::clock::Moment;
+use crate::link::{Link, Notice};
+use crate::metrics::Metrics;
+use crate::recovery::rescue_pool;
+use crate::transport::{Incoming, TransportCounters, Transports};
+
+/// SIP messages that may wait for the core.
+const INCOMING_MAX: usize = 4096;
+/// Looked-up names that may wait.
+const LOOKUPS_MAX: usize = 256;
+/// After the drain's end: how long BYEs and recordings may take.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+/// Heartbeat and gauges.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything the core's task owns.
+struct Core {
+    config: Arc<Config>,
+    b2bua: B2bua,
+    transports: Arc<Transports>,
+    link: Link,
+    catalog: CatalogHandle,
+    metrics: Arc<Metrics>,
+    counters: Arc<TransportCounters>,
+    counted: (u64, u64),
+    lookups: mpsc::Sender<(u64, Vec<SocketAddr>)>,
+    /// The catalog was compared with what runs.
+    settled: bool,
+}
+
+/// Runs until SIGTERM or SIGINT have drained it.
+///
+/// # Errors
+/// What keeps it from starting: a busy port, an unusable data directory.
+pub async fn run(config: Config) -> Result<()> {
+    let config = Arc::new(config);
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("data_dir {}", config.data_dir.display()))?;
+    let catalog = open_catalog(&config)?;
+    let metrics = Arc::new(Metrics::default());
+    let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
+    let counters = Arc::new(TransportCounters::default());
+    let transports =
+        Arc::new(Transports::bind(&config.sip, incoming_sender, Arc::clone(&counters)).await?);
+    let events = EventHub::new();
+    let (handle, requests) = ControlHandle::new();
+    let api = ApiServer::start(
+        config.control.http,
+        ApiContext {
+            core: handle,
+            events: events.clone(),
+            catalog: catalog.handle(),
+            metrics: Arc::clone(&metrics),
+            data_dir: config.data_dir.clone(),
+            token: config.control.token.clone(),
+        },
+    )?;
+    info!(http = %api.address(), "API");
+    for listen in &config.sip.listen {
+        info!(%listen, "SIP");
+    }
+    let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
+    let core = Core {
+        b2bua: new_b2bua(&config, &transports, events, &metrics),
+        link: Link::new(config.dataplane_socket()),
+        catalog: catalog.handle(),
+        config,
+        transports,
+        metrics,
+        counters,
+        counted: (0, 0),
+        lookups,
+        settled: false,
+    };
+    core.serve(incoming, requests, looked_up).await;
+    if !catalog.handle().flush(EXIT_PATIENCE) {
+        warn!("the catalog could not be written to the end");
+    }
+    drop(api);
+    drop(catalog);
+    info!("control ends");
+    Ok(())
+}
+
+fn new_b2bua(
+    config: &Arc<Config>,
+    transports: &Arc<Transports>,
+    events: EventHub,
+    metrics: &Arc<Metrics>,
+) -> B2bua {
+    let settings = trunkline_sip::transaction::Config {
+        server: crate::b2bua::headers::SERVER.to_owned(),
+        ..trunkline_sip::transaction::Config::default()
+    };
+    let fits = config.calls_fitting_ports();
+    let calls_max = config.sip.calls_max.unwrap_or(fits);
+    info!(calls_max, "at most, until the dataplane says what fits");
+    let sockets = Arc::clone(transports);
+    B2bua::new(
+        Arc::clone(config),
+        Endpoint::new(settings),
+        Box::new(move |transport, destination| sockets.local_to(transport, destination)),
+        events,
+        Arc::clone(metrics),
+        calls_max,
+    )
+}
+
+fn open_catalog(config: &Config) -> Result<CatalogThread> {
+    let path = config.catalog_file();
+    let (mut catalog, new) = Catalog::open(&path)?;
+    let segments = config.segments_dir();
+    if new && segments.is_dir() {
+        let report = rebuild(&mut catalog, &segments)?;
+        info!(
+            segments = report.segments,
+            recordings = report.recordings,
+            calls = report.calls,
+            "catalog rebuilt from segments"
+        );
+        for damage in report.damages {
+            warn!(damage, "while rebuilding the catalog");
+        }
+    }
+    Ok(CatalogThread::start(catalog, path)?)
+}
+
+impl Core {
+    async fn serve(
+        mut self,
+        mut incoming: mpsc::Receiver<Incoming>,
+        mut requests: mpsc::Receiver<Request>,
+        mut looked_up: mpsc::Receiver<(u64, Vec<SocketAddr>)>,
+    ) {
+        let mut signals = Signals::new();
+        let mut tick = tokio::time::interval(TICK);
+        let mut exit_at: Option<Instant> = None;
+        let mut ending = false;
+        let mut ready = false;
+        loop {
+            let due = [self.b2bua.poll_timeout(), exit_at]
+                .into_iter()
+                .flatten()
+                .min();
+            tokio::select! {
+                Some(message) = incoming.recv() => {
+                    self.on_incoming(message);
+                    // A burst is worked off before anything is sent.
+                    for _ in 0..64 {
+                        let Ok(message) = incoming.try_recv() else { break };
+                        self.on_incoming(message);
+                    }
+                }
+                notice = self.link.next() => self.on_notice(notice).await,
+                Some(request) = requests.recv() => {
+                    self.b2bua.on_api_request(request, &Moment::now());
+                }
+                Some((call, addresses)) = looked_up.recv() => {
+                    self.b2bua.looked_up(call, &addresses, &Moment::now());
+                }
+                () = sleep_until(due) => {}
+                _ = tick.tick() => self.tick(),
+                () = signals.next() => {
+                    if exit_at.is_some() {
+                        warn!("second signal: stopping at once");
+                        return;
+                    }
+                    self.b2bua.drain();
+                    let drain = Duration::from_secs(u64::from(self.config.drain_timeout_s));
+                    info!(calls = self.b2bua.calls_active(), "draining");
+                    exit_at = Some(Instant::now() + drain);
+                }
+            }
+            let now = Moment::now();
+            self.b2bua.handle_timeout(&now);
+            self.flush();
+            if !ready && self.b2bua.health().dataplane_up {
+                ready = true;
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+                info!("ready");
+            }
+            if let Some(at) = exit_at {
+                if self.b2bua.is_idle() {
+                    return self.linger().await;
+                }
+                if now.instant >= at {
+                    if ending {
+                        warn!(calls = self.b2bua.calls_active(), "calls left at the exit");
+                        return;
+                    }
+                    ending = true;
+                    self.b2bua.end_all(&now);
+                    self.flush();
+                    exit_at = Some(now.instant + EXIT_PATIENCE);
+                }
+            }
+        }
+    }
+
+    /// The last answers leave before the sockets close.
+    async fn linger(&mut self) {
+        self.flush();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let now = Moment::now();
+        let endpoint = &mut self.b2bua.endpoint;
+        match incoming {
+            Incoming::Datagram { path, bytes } => {
+                endpoint.handle_datagram(now.instant, path, &bytes);
+            }
+            Incoming::Message { path, message } => {
+                endpoint.handle_message(now.instant, path, message);
+            }
+            Incoming::Rejected { path, rejected } => {
+                endpoint.handle_rejected(now.instant, path, &rejected);
+            }
+            Incoming::SendFailed { origin } => return self.b2bua.transport_failed(origin, &now),
+            Incoming::FlowClosed { flow, remote } => {
+                endpoint.flow_closed(now.instant, flow, remote);
+            }
+        }
+        self.b2bua.handle_sip_events(&now);
+    }
+
+    async fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Attached { new_process } => {
+                if let Some(counters) = self.link.counters() {
+                    let fits = counters.conductor(ConductorCounter::CallsMax);
+                    self.b2bua
+                        .set_capacity(u32::try_from(fits).unwrap_or(u32::MAX));
+                    self.metrics.dataplane_attached(counters, !new_process);
+                }
+                self.b2bua.attached();
+            }
+            Notice::Died { pool } => {
+                let now = Moment::now();
+                error!("the dataplane died");
+                self.b2bua.dataplane_died(&now);
+                self.flush();
+                let segments = self.config.segments_dir();
+                let (live, _) = self.b2bua.live();
+                let rescued =
+                    tokio::task::spawn_blocking(move || rescue_pool(&pool, &segments, &live)).await;
+                self.b2bua
+                    .recovered(&rescued.unwrap_or_default(), &Moment::now());
+            }
+            Notice::Events(events) => {
+                let now = Moment::now();
+                for event in events {
+                    self.b2bua.on_link_event(event, &now);
+                }
+                self.settle();
+            }
+            Notice::Overrun => {
+                warn!("events of the dataplane were lost; asking for a snapshot");
+                self.b2bua.overrun();
+            }
+            Notice::Beat => {}
+        }
+    }
+
+    /// Once after the start: what the catalog believes to be running and is not, has ended.
+    fn settle(&mut self) {
+        if self.settled || !self.b2bua.health().dataplane_up {
+            return;
+        }
+        self.settled = true;
+        self.flush();
+        let (recordings, calls) = self.b2bua.live();
+        let (path, segments) = (self.config.catalog_file(), self.config.segments_dir());
+        let catalog = self.catalog.clone();
+        // Reads segments: off the signalling's thread.
+        tokio::task::spawn_blocking(move || {
+            let _ = catalog.flush(EXIT_PATIENCE);
+            if let Err(error) = settle_catalog(&path, &segments, &recordings, &calls) {
+                warn!(%error, "the catalog's unfinished entries cannot be settled");
+            }
+        });
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.b2bua.endpoint.poll_transmit() {
+            self.transports.send(transmit);
+        }
+        for (request, command) in self.b2bua.take_commands() {
+            self.link.send(request, command);
+        }
+        for write in self.b2bua.take_writes() {
+            match write {
+                CatalogWrite::Call(call) => {
+                    self.catalog.put_call(call);
+                }
+                CatalogWrite::Recording(recording) => {
+                    let storage = Storage {
+                        number: recording.number,
+                        last_segment: recording.last_segment,
+                        last_page: recording.last_page,
+                        extents: recording.extents,
+                        bytes: recording.bytes,
+                    };
+                    self.catalog.put_recording(recording.object, storage);
+                }
+            }
+        }
+        for lookup in self.b2bua.take_lookups() {
+            tokio::spawn(look_up(lookup, self.lookups.clone()));
+        }
+        self.metrics.set_calls_active(self.b2bua.calls_active());
+    }
+
+    fn tick(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.link.beat();
+        self.metrics
+            .set_recordings_active(self.b2bua.live().0.len());
+        let refused = self.counters.not_allowed.load(Relaxed);
+        let malformed = {
+            let stats = self.b2bua.endpoint.stats();
+            stats.malformed_dropped + stats.malformed_answered
+        };
+        for _ in self.counted.0..refused {
+            self.metrics.source_refused();
+        }
+        for _ in self.counted.1..malformed {
+            self.metrics.message_malformed();
+        }
+        self.counted = (refused, malformed);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+fn settle_catalog(
+    path: &FilePath,
+    segments: &FilePath,
+    recordings: &BTreeSet<u64>,
+    calls: &BTreeSet<String>,
+) -> Result<()> {
+    let (mut catalog, _) = Catalog::open(path)?;
+    let ended = settle(&mut catalog, segments, recordings, calls)?;
+    if !ended.is_empty() {
+        info!(
+            recordings = ended.len(),
+            "recordings of an earlier run were closed"
+        );
+    }
+    Ok(())
+}
+
+async fn look_up(lookup: Lookup, answers: mpsc::Sender<(u64, Vec<SocketAddr>)>) {
+    let found = tokio::net::lookup_host((lookup.host.as_str(), lookup.port)).await;
+    let addresses = found.map(Iterator::collect).unwrap_or_default();
+    // The core is gone only when the process ends.
+    let _ = answers.send((lookup.call, addresses)).await;
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Option<tokio::signal::unix::Signal>,
+    interrupt: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self {
+            terminate: signal(SignalKind::terminate()).ok(),
+            interrupt: signal(SignalKind::interrupt()).ok(),
+        }
+    }
+
+    async fn next(&mut self) {
+        async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
+            match signal {
+                Some(signal) => {
+                    signal.recv().await;
+                }
+                None => std::future::pending().await,
+            }
+        }
+        tokio::select! {
+            () = one(&mut self.terminate) => {}
+            () = one(&mut self.interrupt) => {}
+        }
+    }
+}

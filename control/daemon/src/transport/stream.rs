@@ -1,0 +1,279 @@
+//! SIP over TCP: listeners, connections, reuse of connections (RFC 3261 section 18).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use trunkline_sip::message::{StreamDecoder, StreamItem, StreamLimits};
+use trunkline_sip::transaction::{FlowId, Path, Transmit, Transport, TxId};
+
+use super::{Incoming, Shared, specific};
+
+/// Messages queued on one connection; more than that means a peer that does not read.
+const QUEUE_MESSAGES_MAX: usize = 256;
+/// Connections open at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long making a connection may take; the transaction's own timer is longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a connection stays open after what cannot be framed.
+const CLOSE_PAUSE: Duration = Duration::from_millis(200);
+/// The wait after a failed `accept` (out of files), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A message that waits to be written, and whom to name when it cannot be.
+type Queued = (Arc<[u8]>, Option<TxId>);
+
+/// The sending end of one connection.
+#[derive(Clone)]
+struct Connection {
+    peer: SocketAddr,
+    queue: mpsc::Sender<Queued>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_flow: HashMap<FlowId, Connection>,
+    by_peer: HashMap<SocketAddr, FlowId>,
+}
+
+/// All TCP connections, inbound and outbound.
+#[derive(Clone)]
+pub(super) struct Connections {
+    shared: Arc<Shared>,
+    table: Arc<Mutex<Table>>,
+}
+
+impl Connections {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            table: Arc::default(),
+        }
+    }
+
+    /// Binds a listener and accepts on it; returns the bound address.
+    pub(super) async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        let raw = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        raw.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            raw.set_only_v6(true)?;
+        }
+        raw.set_nonblocking(true)?;
+        raw.bind(&address.into())?;
+        raw.listen(1024)?;
+        let listener = TcpListener::from_std(raw.into())?;
+        let local = listener.local_addr()?;
+        tokio::spawn(self.clone().accept(listener));
+        Ok(local)
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if !self.shared.allowed(peer) {
+                        continue;
+                    }
+                    if let Ok(local) = stream.local_addr() {
+                        self.adopt(stream, peer, local);
+                    }
+                }
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connected stream into service.
+    fn adopt(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
+        if let Some(flow) = self.register(peer, queue) {
+            let path = Path {
+                transport: Transport::Tcp,
+                flow,
+                local,
+                source: peer,
+            };
+            self.serve(stream, path, messages);
+        }
+    }
+
+    fn register(&self, peer: SocketAddr, queue: mpsc::Sender<Queued>) -> Option<FlowId> {
+        let mut table = self.lock();
+        if table.by_flow.len() >= CONNECTIONS_MAX {
+            return None;
+        }
+        let flow = self.shared.flow_id();
+        table.by_flow.insert(flow, Connection { peer, queue });
+        table.by_peer.insert(peer, flow);
+        Some(flow)
+    }
+
+    fn serve(&self, stream: TcpStream, path: Path, messages: mpsc::Receiver<Queued>) {
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        let connections = self.clone();
+        let echo = self
+            .lock()
+            .by_flow
+            .get(&path.flow)
+            .map(|one| one.queue.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = read(reader, path, &connections.shared, echo) => {}
+                () = write(writer, messages, &connections.shared) => {}
+            }
+            connections.forget(path.flow);
+            let closed = Incoming::FlowClosed {
+                flow: path.flow,
+                remote: path.source,
+            };
+            let _ = connections.shared.incoming.send(closed).await;
+        });
+    }
+
+    fn forget(&self, flow: FlowId) {
+        let mut table = self.lock();
+        if let Some(connection) = table.by_flow.remove(&flow)
+            && table.by_peer.get(&connection.peer) == Some(&flow)
+        {
+            table.by_peer.remove(&connection.peer);
+        }
+    }
+
+    /// Sends on the flow's connection, or on one to the destination, or on a new one.
+    pub(super) fn send(&self, transmit: Transmit) {
+        let open = {
+            let table = self.lock();
+            let by_flow = transmit.flow.and_then(|flow| table.by_flow.get(&flow));
+            let by_peer = || {
+                let flow = table.by_peer.get(&transmit.remote)?;
+                table.by_flow.get(flow)
+            };
+            by_flow.or_else(by_peer).cloned()
+        };
+        let origin = transmit.origin;
+        match open {
+            Some(connection) => {
+                if connection.queue.try_send((transmit.bytes, origin)).is_err() {
+                    self.shared.send_failed(origin);
+                }
+            }
+            None => self.connect(transmit),
+        }
+    }
+
+    /// Opens a connection; what is sent meanwhile queues up behind it.
+    fn connect(&self, transmit: Transmit) {
+        let (remote, origin) = (transmit.remote, transmit.origin);
+        let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
+        let queued = queue.try_send((transmit.bytes, origin)).is_ok();
+        let Some(flow) = queued.then(|| self.register(remote, queue)).flatten() else {
+            return self.shared.send_failed(origin);
+        };
+        let connections = self.clone();
+        tokio::spawn(async move {
+            let connecting = TcpStream::connect(remote);
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+            match connected.ok().and_then(Result::ok) {
+                Some(stream) => {
+                    let any = specific(unspecified(remote), remote);
+                    let local = stream.local_addr().unwrap_or(any);
+                    let path = Path {
+                        transport: Transport::Tcp,
+                        flow,
+                        local,
+                        source: remote,
+                    };
+                    connections.serve(stream, path, messages);
+                }
+                None => {
+                    connections.forget(flow);
+                    fail_all(messages, &connections.shared);
+                }
+            }
+        });
+    }
+}
+
+fn unspecified(peer: SocketAddr) -> SocketAddr {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    match peer {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
+/// Reports every message that was queued for a connection that never came to be.
+fn fail_all(mut messages: mpsc::Receiver<Queued>, shared: &Shared) {
+    messages.close();
+    while let Ok((_, origin)) = messages.try_recv() {
+        shared.send_failed(origin);
+    }
+}
+
+/// Reads messages until the peer closes or sends what cannot be framed.
+async fn read(
+    mut reader: OwnedReadHalf,
+    path: Path,
+    shared: &Shared,
+    echo: Option<mpsc::Sender<Queued>>,
+) {
+    let mut decoder = StreamDecoder::new(StreamLimits::default());
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let length = match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => length,
+        };
+        decoder.push(&buffer[..length]);
+        while let Some(item) = decoder.next_item() {
+            let (incoming, last) = match item {
+                StreamItem::Message(message) => (Incoming::Message { path, message }, false),
+                StreamItem::Rejected(rejected) => (Incoming::Rejected { path, rejected }, false),
+                StreamItem::Broken(rejected) => (Incoming::Rejected { path, rejected }, true),
+                // RFC 5626 section 4.4.1: a double CRLF is answered by a single one.
+                StreamItem::Ping => {
+                    if let Some(queue) = &echo {
+                        let _ = queue.try_send((Arc::from(&b"\r\n"[..]), None));
+                    }
+                    continue;
+                }
+            };
+            if shared.incoming.send(incoming).await.is_err() {
+                return;
+            }
+            if last {
+                shared
+                    .counters
+                    .unframed
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                // Leaves the answer the time to go out before the connection closes.
+                tokio::time::sleep(CLOSE_PAUSE).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Writes queued messages until the connection breaks.
+async fn write(mut writer: OwnedWriteHalf, mut messages: mpsc::Receiver<Queued>, shared: &Shared) {
+    while let Some((bytes, origin)) = messages.recv().await {
+        if writer.write_all(&bytes).await.is_err() {
+            shared.send_failed(origin);
+            return fail_all(messages, shared);
+        }
+    }
+}

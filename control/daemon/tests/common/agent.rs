@@ -1,0 +1,329 @@
+//! A user agent that does what the test says.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use trunkline_sip::dialog::Dialog;
+use trunkline_sip::message::{Method, Request, Response, Uri};
+use trunkline_sip::transaction::{
+    self, ClientTx, Endpoint, Event, FlowId, Path, ServerTx, Target, Transport,
+};
+
+/// A request of the agent with what came back.
+struct Sent {
+    client: ClientTx,
+    request: Request,
+    responses: Vec<Response>,
+    acked: bool,
+}
+
+/// An INVITE that waits for an answer.
+pub struct Received {
+    pub tx: ServerTx,
+    pub request: Request,
+}
+
+pub struct Agent {
+    pub endpoint: Endpoint,
+    pub address: SocketAddr,
+    pub call_id: String,
+    pub acks: usize,
+    pub byes: usize,
+    pub cancels: usize,
+    pub bye_status: Option<u16>,
+    pub auto_ack: bool,
+    pub ignores_cancel: bool,
+    /// Nothing that comes in is heard.
+    pub deaf: bool,
+    pub last_ack_body: String,
+    pub last_bye_reason: String,
+    name: &'static str,
+    tag: String,
+    dialog: Option<Dialog>,
+    sent: Vec<Sent>,
+    invites: Vec<Received>,
+    bye: Option<ClientTx>,
+    known: Vec<(ServerTx, Request)>,
+}
+
+impl Agent {
+    pub fn new(address: &str, name: &'static str, seed: u64) -> Self {
+        let settings = transaction::Config {
+            seed: Some(seed),
+            ..transaction::Config::default()
+        };
+        let mut endpoint = Endpoint::new(settings);
+        Self {
+            tag: endpoint.new_tag(),
+            call_id: endpoint.new_call_id("test"),
+            endpoint,
+            address: address.parse().unwrap(),
+            acks: 0,
+            byes: 0,
+            cancels: 0,
+            bye_status: None,
+            auto_ack: false,
+            ignores_cancel: false,
+            deaf: false,
+            last_ack_body: String::new(),
+            last_bye_reason: String::new(),
+            name,
+            dialog: None,
+            sent: Vec::new(),
+            invites: Vec::new(),
+            bye: None,
+            known: Vec::new(),
+        }
+    }
+
+    fn contact(&self) -> Uri {
+        format!("sip:{}@{}", self.name, self.address)
+            .parse()
+            .unwrap()
+    }
+
+    fn target(&self, remote: SocketAddr) -> Target {
+        Target::new(Transport::Udp, Some(FlowId(1)), self.address, remote)
+    }
+
+    pub fn invite(
+        &mut self,
+        uri: &str,
+        to: SocketAddr,
+        sdp: Option<&str>,
+        headers: &[(&str, &str)],
+        now: Instant,
+    ) -> usize {
+        let call_id = match self.sent.len() {
+            0 => self.call_id.clone(),
+            more => format!("{more}-{}", self.call_id),
+        };
+        let mut request = Request::new(Method::Invite, uri.parse().unwrap())
+            .with("Max-Forwards", "70")
+            .with(
+                "From",
+                format!(
+                    "\"A\" <sip:{}@{}>;tag={}",
+                    self.name, self.address, self.tag
+                ),
+            )
+            .with("To", format!("<{uri}>"))
+            .with("Call-ID", call_id)
+            .with("CSeq", "1 INVITE")
+            .with("Contact", format!("<{}>", self.contact()));
+        match sdp {
+            Some(sdp) => request.set_body("application/sdp", sdp),
+            None => request.set_content_length(),
+        }
+        for (name, value) in headers {
+            request.headers.set(name, value);
+        }
+        self.send(request, to, now)
+    }
+
+    fn send(&mut self, request: Request, to: SocketAddr, now: Instant) -> usize {
+        let target = self.target(to);
+        let client = self
+            .endpoint
+            .send_request(now, request.clone(), &target)
+            .unwrap();
+        self.sent.push(Sent {
+            client,
+            request,
+            responses: Vec::new(),
+            acked: false,
+        });
+        self.sent.len() - 1
+    }
+
+    pub fn reinvite(&mut self, sdp: Option<&str>, now: Instant) -> usize {
+        let dialog = self.dialog.as_mut().unwrap();
+        let mut request = dialog.request(Method::Invite).unwrap();
+        match sdp {
+            Some(sdp) => request.set_body("application/sdp", sdp),
+            None => request.set_content_length(),
+        }
+        let to = super::US.parse().unwrap();
+        self.send(request, to, now)
+    }
+
+    pub fn statuses(&self, index: usize) -> Vec<u16> {
+        self.sent[index]
+            .responses
+            .iter()
+            .map(|response| response.status)
+            .collect()
+    }
+
+    pub fn last_body(&self, index: usize) -> String {
+        let last = self.sent[index].responses.last().unwrap();
+        String::from_utf8_lossy(&last.body).into_owned()
+    }
+
+    pub fn last_header(&self, index: usize, name: &str) -> Option<String> {
+        let last = self.sent[index].responses.last()?;
+        last.headers.get(name).map(std::borrow::Cow::into_owned)
+    }
+
+    pub fn ack(&mut self, index: usize, now: Instant) {
+        self.ack_with(index, None, now);
+    }
+
+    pub fn ack_with(&mut self, index: usize, sdp: Option<&str>, now: Instant) {
+        let sent = &mut self.sent[index];
+        let response = sent
+            .responses
+            .iter()
+            .find(|response| response.is_success())
+            .unwrap();
+        let cseq = sent.request.headers.cseq().unwrap().number;
+        if self.dialog.is_none() {
+            self.dialog = Dialog::uac(&sent.request, response).ok();
+        }
+        let dialog = self.dialog.as_mut().unwrap();
+        dialog.handle_response(response);
+        let mut ack = dialog.ack(cseq);
+        match sdp {
+            Some(sdp) => ack.set_body("application/sdp", sdp),
+            None => ack.set_content_length(),
+        }
+        let (client, target) = (sent.client, self.target(super::US.parse().unwrap()));
+        self.sent[index].acked = true;
+        self.endpoint.send_ack(now, client, ack, &target).unwrap();
+    }
+
+    pub fn cancel(&mut self, index: usize, now: Instant) {
+        self.endpoint
+            .cancel(now, self.sent[index].client, &[])
+            .unwrap();
+    }
+
+    pub fn bye(&mut self, now: Instant) {
+        let mut bye = self.dialog.as_mut().unwrap().request(Method::Bye).unwrap();
+        bye.set_content_length();
+        let target = self.target(super::US.parse().unwrap());
+        self.bye = self.endpoint.send_request(now, bye, &target).ok();
+    }
+
+    pub fn take_invite(&mut self) -> Option<Received> {
+        self.invites.pop()
+    }
+
+    pub fn respond(&mut self, invite: &Received, status: u16, sdp: Option<&str>, now: Instant) {
+        self.respond_with(invite, status, sdp, &[], now);
+    }
+
+    pub fn respond_with(
+        &mut self,
+        invite: &Received,
+        status: u16,
+        sdp: Option<&str>,
+        headers: &[(&str, &str)],
+        now: Instant,
+    ) {
+        if self.dialog.is_none() {
+            self.dialog = Dialog::uas(&invite.request, &self.tag, &self.contact()).ok();
+        }
+        let dialog = self.dialog.as_mut().unwrap();
+        let mut response = dialog.response(&invite.request, status);
+        dialog.sent_response(&invite.request, status);
+        for (name, value) in headers {
+            response.headers.append(name, value);
+        }
+        match sdp {
+            Some(sdp) => response.set_body("application/sdp", sdp),
+            None => response.set_content_length(),
+        }
+        let _ = self.endpoint.respond(now, invite.tx, response);
+    }
+
+    pub fn receive(&mut self, path: Path, bytes: &[u8], now: Instant) {
+        if self.deaf {
+            return;
+        }
+        self.endpoint.handle_datagram(now, path, bytes);
+        self.events(now);
+    }
+
+    pub fn timeout(&mut self, now: Instant) {
+        self.endpoint.handle_timeout(now);
+        self.events(now);
+    }
+
+    fn events(&mut self, now: Instant) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                Event::Request { tx, request, .. } => self.on_request(tx, request, now),
+                Event::Cancel { invite, .. } => {
+                    self.cancels += 1;
+                    let known = self.known.iter().find(|(tx, _)| *tx == invite);
+                    let request = known.map(|(_, request)| request.clone());
+                    if let (Some(request), false) = (request, self.ignores_cancel) {
+                        self.respond(
+                            &Received {
+                                tx: invite,
+                                request,
+                            },
+                            487,
+                            None,
+                            now,
+                        );
+                    }
+                }
+                Event::Ack { request, .. } => {
+                    self.acks += 1;
+                    self.last_ack_body = String::from_utf8_lossy(&request.body).into_owned();
+                }
+                Event::Response { tx, response, .. } => self.on_response(tx, response, now),
+                _ => {}
+            }
+        }
+    }
+
+    fn on_request(&mut self, tx: ServerTx, request: Request, now: Instant) {
+        if request.method == Method::Invite {
+            if let Some(dialog) = &mut self.dialog {
+                dialog.receive(&request).unwrap();
+            }
+            self.known.push((tx, request.clone()));
+            self.invites.push(Received { tx, request });
+            return;
+        }
+        if request.method == Method::Bye {
+            self.byes += 1;
+            self.last_bye_reason = request
+                .headers
+                .get("Reason")
+                .unwrap_or_default()
+                .into_owned();
+        }
+        let mut response = match &self.dialog {
+            Some(dialog) => dialog.response(&request, 200),
+            None => Response::to(&request, 200),
+        };
+        response.set_content_length();
+        let _ = self.endpoint.respond(now, tx, response);
+    }
+
+    fn on_response(&mut self, tx: ClientTx, response: Response, now: Instant) {
+        if self.bye == Some(tx) {
+            if response.is_final() {
+                self.bye_status = Some(response.status);
+            }
+            return;
+        }
+        let Some(index) = self.sent.iter().position(|sent| sent.client == tx) else {
+            return;
+        };
+        let success = response.is_success();
+        if response.is_final()
+            && let Some(dialog) = &mut self.dialog
+        {
+            dialog.handle_response(&response);
+        }
+        self.sent[index].responses.push(response);
+        if success && self.auto_ack && !self.sent[index].acked {
+            self.ack(index, now);
+        }
+    }
+}

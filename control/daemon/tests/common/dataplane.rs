@@ -1,0 +1,172 @@
+//! A dataplane as control sees it: it gives ports and does as it is told.
+
+use std::collections::BTreeMap;
+
+use trunkline_link::message::{
+    Command, Event, FailReason, LegUpdate, MediaOpen, RecordingPhase, Side, SnapshotSession,
+    StreamReceipt,
+};
+
+#[derive(Default)]
+pub struct Dataplane {
+    pub commands: Vec<Command>,
+    pub legs: BTreeMap<(u8, Side), LegUpdate>,
+    pub ports: Vec<[u16; 2]>,
+    pub recording: Option<u64>,
+    pub closed: bool,
+    pub refuses_ports: bool,
+    /// The end of a recording is told to the next control only.
+    pub holds_closed: bool,
+    unread: Vec<Event>,
+    session: u64,
+    media: Vec<MediaOpen>,
+    record: Vec<u8>,
+    phase: Option<RecordingPhase>,
+    origin: u64,
+}
+
+fn stream(side: Side) -> StreamReceipt {
+    StreamReceipt {
+        side,
+        media: 0,
+        ssrc: 7 + side as u32,
+        expected: 100,
+        written: 100,
+        lost: 0,
+        dropped: [0; 9],
+        duplicates: 0,
+        reordered: 0,
+        bytes: 16_000,
+        first_ns: 0,
+        last_ns: 0,
+        covered_ns: 2_000_000_000,
+    }
+}
+
+impl Dataplane {
+    pub fn take(&mut self, commands: Vec<(u64, Command)>, now_ns: u64) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (request, command) in commands {
+            self.commands.push(command.clone());
+            self.one(request, command, now_ns, &mut events);
+        }
+        events
+    }
+
+    fn one(&mut self, request: u64, command: Command, now_ns: u64, events: &mut Vec<Event>) {
+        let phase = match command {
+            Command::SessionOpen(open) => {
+                if self.refuses_ports {
+                    events.push(Event::Failed {
+                        request,
+                        reason: FailReason::NoPorts,
+                    });
+                    return;
+                }
+                self.closed = false;
+                self.session = open.session;
+                for (index, media) in open.media.iter().enumerate() {
+                    if index >= self.ports.len() {
+                        let wanted = media.ports;
+                        let first = 16_384 + 4 * u16::try_from(index).unwrap();
+                        let fresh = [first, first + 2];
+                        self.ports
+                            .push(if wanted == [0, 0] { fresh } else { wanted });
+                    }
+                }
+                self.media = open.media;
+                for (media, ports) in self.media.iter_mut().zip(&self.ports) {
+                    media.ports = *ports;
+                }
+                let (session, ports) = (self.session, self.ports.clone());
+                events.push(Event::SessionOpened {
+                    request,
+                    session,
+                    worker: 0,
+                    ports,
+                });
+                return;
+            }
+            Command::LegUpdate(update) => {
+                self.legs.insert((update.media, update.side), update);
+                None
+            }
+            Command::SessionRecord { record, .. } => {
+                self.record = record;
+                None
+            }
+            Command::SessionClose { .. } => {
+                self.closed = true;
+                self.session = 0;
+                None
+            }
+            Command::RecordingStart(start) => {
+                self.recording = Some(start.recording);
+                self.origin = if start.origin_mono_ns == 0 {
+                    now_ns
+                } else {
+                    start.origin_mono_ns
+                };
+                Some(RecordingPhase::Running)
+            }
+            Command::RecordingPause { .. } => Some(RecordingPhase::Paused),
+            Command::RecordingResume { .. } => Some(RecordingPhase::Running),
+            Command::RecordingStop { .. } => Some(RecordingPhase::Stopped),
+            Command::RecordingFact { .. } | Command::Drain => None,
+            Command::RecordingFinish { session, recording } => {
+                events.push(Event::Done { request });
+                let told = if self.holds_closed {
+                    self.recording = None;
+                    &mut self.unread
+                } else {
+                    &mut *events
+                };
+                told.push(Event::RecordingClosed {
+                    session,
+                    recording,
+                    extents: 3,
+                    last_segment: 1,
+                    last_page: 5,
+                    bytes: 40_000,
+                    streams: vec![stream(Side::Caller), stream(Side::Callee)],
+                });
+                return;
+            }
+            Command::Snapshot => {
+                if self.session != 0 {
+                    events.push(Event::SnapshotSession(SnapshotSession {
+                        session: self.session,
+                        media: self.media.clone(),
+                        interface: [0, 0],
+                        recording: self.recording.unwrap_or(0),
+                        phase: self.phase.unwrap_or(RecordingPhase::Running),
+                        origin_mono_ns: self.origin,
+                        record: self.record.clone(),
+                    }));
+                }
+                events.append(&mut self.unread);
+                events.push(Event::SnapshotEnd { request });
+                return;
+            }
+        };
+        match phase {
+            None => events.push(Event::Done { request }),
+            Some(phase) => {
+                let starts = self.phase.is_none() || self.phase == Some(RecordingPhase::Stopped);
+                self.phase = Some(phase);
+                events.push(Event::RecordingState {
+                    request: if starts { 0 } else { request },
+                    session: self.session,
+                    recording: self.recording.unwrap_or(0),
+                    phase,
+                    at_mono_ns: now_ns,
+                    origin_mono_ns: self.origin,
+                    streams: vec![stream(Side::Caller), stream(Side::Callee)],
+                });
+                if starts {
+                    events.push(Event::Done { request });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The catalog: an index of calls and recordings in SQLite, which can be rebuilt from segments.
+//!
+//! Whole objects are stored as JSON beside the columns that lists are filtered and ordered by. One
+//! thread writes ([`CatalogThread`]); readers use connections of their own.
+
+mod filter;
+mod rebuild;
+mod schema;
+mod store;
+mod thread;
+
+pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
+pub use rebuild::{RebuildReport, rebuild, settle};
+pub use store::{Catalog, CatalogError, Storage, StoredRecording};
+pub use thread::{CatalogHandle, CatalogThread};

@@ -1,0 +1,91 @@
+//! The catalog's tables.
+
+use rusqlite::Connection;
+
+/// Raised when a table changes its shape; a catalog of another version is rebuilt.
+pub(super) const VERSION: i32 = 1;
+
+const TABLES: &str = "
+CREATE TABLE calls (
+    id TEXT PRIMARY KEY,
+    started_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    tenant TEXT,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX calls_by_time ON calls (started_ms, id);
+
+CREATE TABLE recordings (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    call_id TEXT NOT NULL,
+    started_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    verdict TEXT,
+    tenant TEXT,
+    last_segment INTEGER NOT NULL,
+    last_page INTEGER NOT NULL,
+    extents INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX recordings_by_time ON recordings (started_ms, id);
+CREATE INDEX recordings_by_call ON recordings (call_id);
+CREATE INDEX recordings_by_state ON recordings (state, started_ms);
+
+CREATE TABLE recording_parties (
+    user TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (user, number)
+) WITHOUT ROWID;
+CREATE INDEX recording_parties_by_number ON recording_parties (number);
+
+-- Call-IDs of all legs, and the Session-ID.
+CREATE TABLE recording_call_ids (
+    value TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (value, number)
+) WITHOUT ROWID;
+CREATE INDEX recording_call_ids_by_number ON recording_call_ids (number);
+
+CREATE TABLE recording_attributes (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (name, value, number)
+) WITHOUT ROWID;
+CREATE INDEX recording_attributes_by_number ON recording_attributes (number);
+
+-- Next free numbers, reserved in blocks so that none is ever used twice.
+CREATE TABLE numbers (
+    name TEXT PRIMARY KEY,
+    next INTEGER NOT NULL
+) WITHOUT ROWID;
+";
+
+/// Settings of every connection.
+pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "cache_size", -8192)
+}
+
+/// Settings of the writer. NORMAL survives the death of the process; what a power cut takes is
+/// rebuilt from segments.
+pub(super) fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
+    configure(connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "journal_size_limit", 16 << 20)
+}
+
+/// The version of the tables; 0 = there are none.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}

@@ -1,0 +1,410 @@
+//! The catalog's writer thread, and the handle through which everybody else uses the catalog.
+//!
+//! Writes are whole objects, so of several that wait for one object only the latest is kept: the
+//! queue is bounded by the number of objects, and nobody ever waits for the disk. While the disk
+//! refuses, they stay waiting; reads see them all the same.
+
+use super::filter::{CallFilter, Cursor, Page, RecordingFilter, is_after};
+use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
+use crate::object::{Call, Recording};
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Objects that may wait; beyond that new ones are refused and counted.
+const WAITING_MAX: usize = 200_000;
+/// Objects written in one transaction.
+const BATCH_MAX: usize = 2_000;
+/// Pause after a refused transaction.
+const RETRY: Duration = Duration::from_millis(500);
+/// Idle reader connections kept.
+const READERS_MAX: usize = 8;
+
+#[derive(Debug, Clone)]
+enum Write {
+    Call(Box<Call>),
+    Recording(Box<StoredRecording>),
+    Storage(Storage),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Call(String),
+    Recording(u64),
+    Storage(u64),
+}
+
+impl Write {
+    fn key(&self) -> Key {
+        match self {
+            Self::Call(call) => Key::Call(call.id.clone()),
+            Self::Recording(stored) => Key::Recording(stored.storage.number),
+            Self::Storage(storage) => Key::Storage(storage.number),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Waiting writes: order, and the latest content of each.
+    order: VecDeque<Key>,
+    waiting: HashMap<Key, Write>,
+    /// The batch being committed, still shown to readers.
+    in_work: Vec<Write>,
+    /// Writes accepted, and those committed.
+    accepted: u64,
+    committed: u64,
+    refused: u64,
+    stop: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    queue: Mutex<Queue>,
+    /// Signalled when there is something to write, and when something was committed.
+    changed: Condvar,
+    readers: Mutex<Vec<Catalog>>,
+}
+
+/// The running writer thread.
+#[derive(Debug)]
+pub struct CatalogThread {
+    handle: CatalogHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Access to the catalog from any thread.
+#[derive(Debug, Clone)]
+pub struct CatalogHandle {
+    shared: Arc<Shared>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section leaves its data whole, so a poisoned lock is still good.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CatalogThread {
+    /// Starts the thread on an opened catalog; `path` is that catalog's file.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(catalog: Catalog, path: PathBuf) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            path,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            readers: Mutex::default(),
+        });
+        let handle = CatalogHandle {
+            shared: Arc::clone(&shared),
+        };
+        let thread = std::thread::Builder::new()
+            .name("catalog".to_owned())
+            .spawn(move || write_until_stopped(catalog, &shared))?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
+    }
+
+    /// A handle to use it by.
+    #[must_use]
+    pub fn handle(&self) -> CatalogHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for CatalogThread {
+    /// Writes what waits (once more, if the disk refuses) and ends.
+    fn drop(&mut self) {
+        lock(&self.handle.shared.queue).stop = true;
+        self.handle.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by its own hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
+    let mut failing = false;
+    loop {
+        let (batch, stop) = next_batch(shared);
+        if batch.is_empty() && stop {
+            return;
+        }
+        let count = batch.len() as u64;
+        let result = catalog.write(|transaction| {
+            for write in &batch {
+                match write {
+                    Write::Call(call) => store::put_call(transaction, call)?,
+                    Write::Recording(stored) => {
+                        store::put_recording(transaction, &stored.recording, &stored.storage)?;
+                    }
+                    Write::Storage(storage) => store::put_storage(transaction, storage)?,
+                }
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("the catalog is written again");
+                }
+                let mut queue = lock(&shared.queue);
+                queue.in_work.clear();
+                queue.committed += count;
+                shared.changed.notify_all();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(%error, "the catalog cannot be written; trying again until it can");
+                }
+                put_back(shared, batch);
+                if stop {
+                    return;
+                }
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+}
+
+/// Waits for writes and takes a batch; it stays visible in `in_work`.
+fn next_batch(shared: &Shared) -> (Vec<Write>, bool) {
+    let mut queue = lock(&shared.queue);
+    while queue.order.is_empty() && !queue.stop {
+        queue = shared
+            .changed
+            .wait(queue)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+    let mut batch = Vec::new();
+    while batch.len() < BATCH_MAX
+        && let Some(key) = queue.order.pop_front()
+    {
+        batch.extend(queue.waiting.remove(&key));
+    }
+    queue.in_work.clone_from(&batch);
+    (batch, queue.stop)
+}
+
+/// Returns a refused batch to the queue's front; what came newer for an object replaces it.
+fn put_back(shared: &Shared, batch: Vec<Write>) {
+    let mut queue = lock(&shared.queue);
+    queue.in_work.clear();
+    for write in batch.into_iter().rev() {
+        let key = write.key();
+        if queue.waiting.contains_key(&key) {
+            queue.committed += 1;
+        } else {
+            queue.order.push_front(key.clone());
+            queue.waiting.insert(key, write);
+        }
+    }
+}
+
+impl CatalogHandle {
+    fn submit(&self, write: Write) -> bool {
+        let mut queue = lock(&self.shared.queue);
+        let key = write.key();
+        if let Some(waiting) = queue.waiting.get_mut(&key) {
+            *waiting = write;
+            return true;
+        }
+        if queue.waiting.len() >= WAITING_MAX {
+            queue.refused += 1;
+            if queue.refused == 1 {
+                tracing::error!("the catalog's queue is full; segments keep what it misses");
+            }
+            return false;
+        }
+        queue.order.push_back(key.clone());
+        queue.waiting.insert(key, write);
+        queue.accepted += 1;
+        drop(queue);
+        self.shared.changed.notify_all();
+        true
+    }
+
+    /// Stores a call. False when too many objects wait: it is not stored.
+    pub fn put_call(&self, call: Call) -> bool {
+        self.submit(Write::Call(Box::new(call)))
+    }
+
+    /// Stores a recording. False when too many objects wait: it is not stored.
+    pub fn put_recording(&self, recording: Recording, storage: Storage) -> bool {
+        self.submit(Write::Recording(Box::new(StoredRecording {
+            recording,
+            storage,
+        })))
+    }
+
+    /// Updates the place of a recording that was stored before.
+    pub fn put_storage(&self, storage: Storage) -> bool {
+        let mut queue = lock(&self.shared.queue);
+        if let Some(Write::Recording(stored)) =
+            queue.waiting.get_mut(&Key::Recording(storage.number))
+        {
+            stored.storage = storage;
+            return true;
+        }
+        drop(queue);
+        self.submit(Write::Storage(storage))
+    }
+
+    /// Waits until everything submitted before is committed; false when that takes longer.
+    #[must_use]
+    pub fn flush(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut queue = lock(&self.shared.queue);
+        let target = queue.accepted;
+        while queue.committed < target {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.changed.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Objects that were not stored because too many waited.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        lock(&self.shared.queue).refused
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Catalog) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let idle = lock(&self.shared.readers).pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => Catalog::open_reader(&self.shared.path)?,
+        };
+        let result = read(&reader);
+        let mut readers = lock(&self.shared.readers);
+        if result.is_ok() && readers.len() < READERS_MAX {
+            readers.push(reader);
+        }
+        result
+    }
+
+    /// Writes not committed yet, oldest first.
+    fn uncommitted(&self) -> Vec<Write> {
+        let queue = lock(&self.shared.queue);
+        let waiting = queue.order.iter().filter_map(|key| queue.waiting.get(key));
+        queue.in_work.iter().chain(waiting).cloned().collect()
+    }
+
+    /// One call.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn call(&self, id: &str) -> Result<Option<Call>, CatalogError> {
+        let waiting = self
+            .uncommitted()
+            .into_iter()
+            .rev()
+            .find_map(|write| match write {
+                Write::Call(call) if call.id == id => Some(*call),
+                _ => None,
+            });
+        match waiting {
+            Some(call) => Ok(Some(call)),
+            None => self.read(|catalog| catalog.call(id)),
+        }
+    }
+
+    /// One recording.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn recording(&self, id: &str) -> Result<Option<StoredRecording>, CatalogError> {
+        let writes = self.uncommitted();
+        let waiting = writes.iter().rev().find_map(|write| match write {
+            Write::Recording(stored) if stored.recording.id == id => Some((**stored).clone()),
+            _ => None,
+        });
+        let mut found = match waiting {
+            Some(stored) => Some(stored),
+            None => self.read(|catalog| catalog.recording(id))?,
+        };
+        for write in &writes {
+            if let (Some(stored), Write::Storage(storage)) = (&mut found, write)
+                && stored.storage.number == storage.number
+            {
+                stored.storage = *storage;
+            }
+        }
+        Ok(found)
+    }
+
+    /// A page of calls, newest first.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn list_calls(
+        &self,
+        filter: &CallFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Call>, CatalogError> {
+        let waiting = self
+            .uncommitted()
+            .into_iter()
+            .filter_map(|write| match write {
+                Write::Call(call) => Some(*call),
+                _ => None,
+            });
+        let waiting: HashMap<String, Call> = waiting.map(|call| (call.id.clone(), call)).collect();
+        // As many more as may turn out to have left the list.
+        let stored =
+            self.read(|catalog| catalog.list_calls(filter, after, limit + waiting.len()))?;
+        let mut calls = stored.items;
+        calls.retain(|call| !waiting.contains_key(&call.id));
+        calls.extend(waiting.into_values().filter(|call| filter.matches(call)));
+        calls.retain(|call| is_after(after, call));
+        Ok(Page::cut(calls, limit, stored.next.is_some()))
+    }
+
+    /// A page of recordings, newest first.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn list_recordings(
+        &self,
+        filter: &RecordingFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Recording>, CatalogError> {
+        let waiting = self
+            .uncommitted()
+            .into_iter()
+            .filter_map(|write| match write {
+                Write::Recording(stored) => Some(stored.recording),
+                _ => None,
+            });
+        let waiting: HashMap<String, Recording> = waiting
+            .map(|recording| (recording.id.clone(), recording))
+            .collect();
+        let stored =
+            self.read(|catalog| catalog.list_recordings(filter, after, limit + waiting.len()))?;
+        let mut recordings = stored.items;
+        recordings.retain(|recording| !waiting.contains_key(&recording.id));
+        recordings.extend(
+            waiting
+                .into_values()
+                .filter(|recording| filter.matches(recording)),
+        );
+        recordings.retain(|recording| is_after(after, recording));
+        Ok(Page::cut(recordings, limit, stored.next.is_some()))
+    }
+}

@@ -1,0 +1,510 @@
+//! Plays one run: packets put in order, decoded, gaps filled, and laid on the track.
+
+use crate::content::Content;
+use crate::plan::{Placed, Plan, RunPlan};
+use crate::resample::{Kernel, Resampler};
+use crate::track::Track;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use trunkline_codec::comfort_noise::{Description, Generator};
+use trunkline_codec::conceal::Concealer;
+use trunkline_codec::{Decoder, Format};
+
+/// Packets kept while one before them is awaited.
+const QUEUE_MAX: usize = 8_192;
+/// Gaps up to this length are concealed as a whole, ms; longer ones fade out at once.
+const CONCEAL_GAP_MS: i64 = 200;
+/// Fade at the edge of a long loss, ms.
+const FADE_OUT_MS: u32 = 10;
+const FADE_IN_MS: u32 = 2;
+
+/// A packet waiting for its turn.
+pub(crate) struct Packet<'a> {
+    pub(crate) sequence: i64,
+    pub(crate) ticks: i64,
+    pub(crate) wall_ns: i64,
+    pub(crate) content: Content,
+    pub(crate) payload: Cow<'a, [u8]>,
+}
+
+/// What playing has to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlayCounts {
+    /// Packets decoded.
+    pub decoded: u64,
+    /// Gaps that were filled by concealment.
+    pub concealed: u64,
+    /// Packets whose payload the decoder refused.
+    pub refused: u64,
+    /// Packets that came again, or after their time had been played.
+    pub surplus: u64,
+    /// Samples for a time that was already written; more than 0 only in captures whose clock jumps.
+    pub misplaced_samples: u64,
+}
+
+/// Kernels by (input rate, output rate), made once.
+#[derive(Default)]
+pub(crate) struct Kernels(HashMap<(u32, u32), Arc<Kernel>>);
+
+impl Kernels {
+    fn get(&mut self, input_hz: u32, output_hz: u32) -> Arc<Kernel> {
+        self.0
+            .entry((input_hz, output_hz))
+            .or_insert_with(|| Kernel::new(input_hz, output_hz))
+            .clone()
+    }
+}
+
+/// What every player works on.
+pub(crate) struct Stage<'p> {
+    pub(crate) plan: &'p Plan,
+    pub(crate) tracks: [Track; 2],
+    pub(crate) kernels: Kernels,
+    pub(crate) counts: PlayCounts,
+    /// Resampled sound on its way to a track.
+    scratch: Vec<i16>,
+}
+
+impl<'p> Stage<'p> {
+    pub(crate) fn new(plan: &'p Plan) -> Self {
+        Self {
+            plan,
+            tracks: [Track::new(plan.samples), Track::new(plan.samples)],
+            kernels: Kernels::default(),
+            counts: PlayCounts::default(),
+            scratch: Vec::new(),
+        }
+    }
+}
+
+/// Sound that goes on without a break.
+struct Stretch {
+    segment: usize,
+    /// Timestamp of the next sample.
+    next_ticks: i64,
+    /// Output sample of the next sample to be laid.
+    position: i64,
+    resampler: Option<Resampler>,
+}
+
+struct Voice {
+    format: Format,
+    decoder: Box<dyn Decoder>,
+    concealer: Concealer,
+}
+
+struct Noise {
+    description: Description,
+    /// Output sample from which noise is still to be made.
+    position: i64,
+}
+
+/// See the module.
+pub(crate) struct Player<'a> {
+    run: RunPlan,
+    queue: BTreeMap<i64, Packet<'a>>,
+    /// Sequence number to be played next.
+    next_sequence: Option<i64>,
+    /// The gap before the next sound is explained by an event or comfort noise.
+    explained: bool,
+    voice: Option<Voice>,
+    stretch: Option<Stretch>,
+    /// Decoded samples not yet laid; the newest few may still be blended into a concealment.
+    pcm: Vec<i16>,
+    /// Samples lost before the packet that is about to be decoded.
+    hole: usize,
+    /// Output sample up to which this run has been heard.
+    written_to: i64,
+    segment: usize,
+    noise: Option<Noise>,
+    generator: Generator,
+}
+
+impl<'a> Player<'a> {
+    pub(crate) fn new(run: RunPlan, seed: u64) -> Self {
+        Self {
+            run,
+            queue: BTreeMap::new(),
+            next_sequence: None,
+            explained: false,
+            voice: None,
+            stretch: None,
+            pcm: Vec::new(),
+            hole: 0,
+            written_to: i64::MIN,
+            segment: 0,
+            noise: None,
+            generator: Generator::new(seed),
+        }
+    }
+
+    /// Takes a packet in capture order.
+    pub(crate) fn push(&mut self, packet: Packet<'a>, stage: &mut Stage<'_>) {
+        match self.next_sequence {
+            Some(next) if packet.sequence == next && self.queue.is_empty() => {
+                return self.play(packet, stage);
+            }
+            Some(next) if packet.sequence < next => {
+                stage.counts.surplus += 1;
+                return;
+            }
+            _ => {}
+        }
+        let (wall_ns, sequence) = (packet.wall_ns, packet.sequence);
+        if self.queue.insert(sequence, packet).is_some() {
+            stage.counts.surplus += 1;
+        }
+        self.release(wall_ns, stage);
+    }
+
+    /// Plays what needs to wait no longer at `now_ns`.
+    fn release(&mut self, now_ns: i64, stage: &mut Stage<'_>) {
+        while let Some(first) = self.queue.first_entry() {
+            let due = self.next_sequence == Some(*first.key())
+                || first.get().wall_ns.saturating_add(self.run.hold_ns) <= now_ns;
+            if !due && self.queue.len() <= QUEUE_MAX {
+                return;
+            }
+            if let Some((_, packet)) = self.queue.pop_first() {
+                self.play(packet, stage);
+            }
+        }
+    }
+
+    /// Brings the run up to date: everything before output sample `horizon` is laid.
+    pub(crate) fn settle(&mut self, now_ns: i64, horizon: i64, stage: &mut Stage<'_>) {
+        self.release(now_ns, stage);
+        let reach = i64::from(stage.plan.rate_hz / 20);
+        if self
+            .stretch
+            .as_ref()
+            .is_some_and(|stretch| stretch.position < horizon + reach)
+        {
+            self.end_stretch(stage);
+        }
+        self.make_noise(horizon, stage);
+    }
+
+    /// The run is over.
+    pub(crate) fn finish(mut self, stage: &mut Stage<'_>) {
+        self.release(i64::MAX, stage);
+        self.end_stretch(stage);
+    }
+
+    /// Whether nothing more can come at `now_ns`.
+    pub(crate) fn is_over(&self, now_ns: i64) -> bool {
+        self.run.last_ns.saturating_add(self.run.hold_ns) < now_ns
+    }
+
+    fn play(&mut self, packet: Packet<'a>, stage: &mut Stage<'_>) {
+        let next = self.next_sequence.unwrap_or(packet.sequence);
+        let lost = (packet.sequence - next).max(0);
+        self.next_sequence = Some(packet.sequence + 1);
+        if self.run.ignored {
+            return;
+        }
+        match packet.content {
+            Content::Sound(format) => self.play_sound(&packet, format, lost, stage),
+            Content::Noise => self.begin_noise(&packet, stage),
+            Content::Event => {
+                self.explained = true;
+                self.noise = None;
+            }
+            Content::Unknown | Content::Empty => self.explained = true,
+        }
+    }
+
+    fn play_sound(
+        &mut self,
+        packet: &Packet<'a>,
+        format: Format,
+        lost: i64,
+        stage: &mut Stage<'_>,
+    ) {
+        let Some(segment) = self.find_segment(packet.sequence) else {
+            return;
+        };
+        let placed = self.run.segments[segment];
+        let position = placed.position_of(packet.ticks, stage.plan.rate_hz);
+        self.make_noise(position, stage);
+        self.noise = None;
+        if !self.tune(format, stage) {
+            return;
+        }
+        let joined = self
+            .stretch
+            .as_ref()
+            .map(|s| s.segment == segment && placed.clock_hz > 0);
+        let gap = match (joined, &self.stretch) {
+            (Some(true), Some(stretch)) => Some(packet.ticks - stretch.next_ticks),
+            _ => None,
+        };
+        let mut resumed = false;
+        match gap {
+            Some(0) => {}
+            Some(gap) if gap > 0 && lost > 0 && !self.explained => {
+                resumed = !self.bridge(gap, packet, &placed, stage);
+            }
+            Some(_) => self.end_stretch(stage),
+            None => self.end_stretch(stage),
+        }
+        self.explained = false;
+        self.decode(packet, &placed, segment, position, resumed, stage);
+    }
+
+    /// Makes sure that the decoder is the format's. False: there is none.
+    fn tune(&mut self, format: Format, stage: &mut Stage<'_>) -> bool {
+        if self
+            .voice
+            .as_ref()
+            .is_some_and(|voice| voice.format == format)
+        {
+            return true;
+        }
+        self.end_stretch(stage);
+        self.voice = format.decoder().ok().map(|decoder| {
+            let concealer = Concealer::new(decoder.rate_hz());
+            Voice {
+                format,
+                decoder,
+                concealer,
+            }
+        });
+        self.voice.is_some()
+    }
+
+    fn decode(
+        &mut self,
+        packet: &Packet<'a>,
+        placed: &Placed,
+        segment: usize,
+        position: i64,
+        resumed: bool,
+        stage: &mut Stage<'_>,
+    ) {
+        let Some(voice) = &mut self.voice else { return };
+        let before = self.pcm.len();
+        let Ok(count) = voice.decoder.decode(&packet.payload, &mut self.pcm) else {
+            stage.counts.refused += 1;
+            // Its time stays silent, like that of a packet lost.
+            self.hole = 0;
+            self.explained = true;
+            self.end_stretch(stage);
+            return;
+        };
+        stage.counts.decoded += 1;
+        let rate = voice.decoder.rate_hz();
+        if resumed {
+            fade_in(&mut self.pcm[before..], rate);
+        }
+        let hole = std::mem::take(&mut self.hole);
+        if hole > 0 {
+            let (known, next) = self.pcm.split_at_mut(before);
+            let tail = before - voice.concealer.lookback().min(before);
+            voice.concealer.begin(&mut known[tail..]);
+            stage.scratch.clear();
+            voice.concealer.fill_between(hole, next, &mut stage.scratch);
+            self.pcm.splice(before..before, stage.scratch.drain(..));
+        }
+        voice.concealer.remember(&self.pcm[before + hole..]);
+        let lookback = voice.concealer.lookback();
+        let ticks = count as i64 * i64::from(placed.clock_hz) / i64::from(rate.max(1));
+        let mut start = position;
+        if self.stretch.is_none() {
+            // Nothing of this run is heard twice: what overlaps was heard already.
+            let overlap = self.written_to.saturating_sub(position).max(0);
+            let skip = overlap.saturating_mul(i64::from(rate)) / i64::from(stage.plan.rate_hz);
+            let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(count);
+            self.pcm.drain(before..before + skip);
+            start += overlap;
+            if skip == count {
+                return;
+            }
+        }
+        let stretch = self
+            .stretch
+            .get_or_insert_with(|| begin_stretch(placed, segment, rate, start, stage));
+        stretch.next_ticks = packet.ticks + ticks;
+        if self.pcm.len() > lookback {
+            let ready = self.pcm.len() - lookback;
+            lay(stretch, &self.pcm[..ready], self.run.side, stage);
+            self.written_to = self.written_to.max(stretch.position);
+            self.pcm.drain(..ready);
+        }
+    }
+
+    /// Fills a gap that loss left. False: it was too long, and the sound begins anew after it.
+    fn bridge(
+        &mut self,
+        gap_ticks: i64,
+        packet: &Packet<'a>,
+        placed: &Placed,
+        stage: &mut Stage<'_>,
+    ) -> bool {
+        let (Some(voice), Some(stretch)) = (&mut self.voice, &mut self.stretch) else {
+            return false;
+        };
+        let clock = i64::from(placed.clock_hz.max(1));
+        let rate = voice.decoder.rate_hz();
+        let gap_ms = gap_ticks.saturating_mul(1_000) / clock;
+        let paused = {
+            let duration_ns = gap_ms.saturating_mul(1_000_000).saturating_add(100_000_000);
+            let from = packet.wall_ns.saturating_sub(duration_ns);
+            stage.plan.is_paused(from, packet.wall_ns)
+        };
+        if paused {
+            self.end_stretch(stage);
+            return true;
+        }
+        stage.counts.concealed += 1;
+        if gap_ms > CONCEAL_GAP_MS {
+            let before = self.pcm.len();
+            let tail = before - voice.concealer.lookback().min(before);
+            voice.concealer.begin(&mut self.pcm[tail..]);
+            voice
+                .concealer
+                .fill((rate / 1_000 * FADE_OUT_MS) as usize, &mut self.pcm);
+            fade_out(&mut self.pcm[before..]);
+            voice.concealer.reset();
+            self.end_stretch(stage);
+            return false;
+        }
+        let samples = (gap_ticks * i64::from(rate) / clock) as usize;
+        let before = self.pcm.len();
+        let made = voice
+            .decoder
+            .conceal(samples, Some(&packet.payload), &mut self.pcm);
+        if made == 0 {
+            // Filled once the sound after it is decoded.
+            self.hole = samples;
+        } else {
+            self.pcm.resize(before + samples, 0);
+        }
+        stretch.next_ticks = packet.ticks;
+        true
+    }
+
+    fn find_segment(&mut self, sequence: i64) -> Option<usize> {
+        let segments = &self.run.segments;
+        let holds = |index: usize| {
+            segments
+                .get(index)
+                .is_some_and(|s| s.first_sequence <= sequence)
+                && segments
+                    .get(index + 1)
+                    .is_none_or(|s| sequence < s.first_sequence)
+        };
+        if !holds(self.segment) {
+            let after = segments.partition_point(|segment| segment.first_sequence <= sequence);
+            self.segment = after.saturating_sub(1);
+        }
+        (!segments.is_empty()).then_some(self.segment)
+    }
+
+    fn end_stretch(&mut self, stage: &mut Stage<'_>) {
+        if let Some(mut stretch) = self.stretch.take() {
+            lay(&mut stretch, &self.pcm, self.run.side, stage);
+            if let Some(resampler) = stretch.resampler.take() {
+                stage.scratch.clear();
+                resampler.finish(&mut stage.scratch);
+                stage.tracks[self.run.side].add(stretch.position, &stage.scratch);
+                stretch.position += stage.scratch.len() as i64;
+            }
+            self.written_to = self.written_to.max(stretch.position);
+        }
+        self.pcm.clear();
+    }
+
+    fn begin_noise(&mut self, packet: &Packet<'a>, stage: &mut Stage<'_>) {
+        self.explained = true;
+        let Some(segment) = self.find_segment(packet.sequence) else {
+            return;
+        };
+        let position = self.run.segments[segment].position_of(packet.ticks, stage.plan.rate_hz);
+        self.make_noise(position, stage);
+        self.end_stretch(stage);
+        let position = position.max(self.written_to);
+        self.noise = Description::parse(&packet.payload).map(|description| Noise {
+            description,
+            position,
+        });
+    }
+
+    /// Lays comfort noise up to an output sample, where some is due.
+    fn make_noise(&mut self, until: i64, stage: &mut Stage<'_>) {
+        let Some(noise) = &mut self.noise else { return };
+        let rate = i64::from(stage.plan.rate_hz);
+        let until = until.min(stage.plan.samples as i64);
+        // Nobody hears what lies before the first sample.
+        noise.position = noise.position.max(0);
+        while noise.position < until {
+            let count = (until - noise.position).min(rate / 10);
+            stage.scratch.clear();
+            self.generator
+                .fill(&noise.description, count as usize, &mut stage.scratch);
+            let time = |sample: i64| {
+                stage.plan.start_ns + (i128::from(sample) * 1_000_000_000 / i128::from(rate)) as i64
+            };
+            if !stage
+                .plan
+                .is_paused(time(noise.position), time(noise.position + count))
+            {
+                stage.tracks[self.run.side].add(noise.position, &stage.scratch);
+            }
+            noise.position += count;
+            self.written_to = self.written_to.max(noise.position);
+        }
+    }
+}
+
+fn begin_stretch(
+    placed: &Placed,
+    segment: usize,
+    rate: u32,
+    position: i64,
+    stage: &mut Stage<'_>,
+) -> Stretch {
+    let output = stage.plan.rate_hz;
+    let direct = rate == output && placed.slope == 0.0;
+    let resampler = (!direct).then(|| {
+        let step = f64::from(rate) / f64::from(output) / (1.0 + placed.slope);
+        Resampler::new(stage.kernels.get(rate, output), step)
+    });
+    Stretch {
+        segment,
+        next_ticks: 0,
+        position,
+        resampler,
+    }
+}
+
+/// Lays samples of the codec's rate at the stretch's end.
+fn lay(stretch: &mut Stretch, samples: &[i16], side: usize, stage: &mut Stage<'_>) {
+    match &mut stretch.resampler {
+        None => {
+            stage.tracks[side].add(stretch.position, samples);
+            stretch.position += samples.len() as i64;
+        }
+        Some(resampler) => {
+            stage.scratch.clear();
+            resampler.push(samples, &mut stage.scratch);
+            stage.tracks[side].add(stretch.position, &stage.scratch);
+            stretch.position += stage.scratch.len() as i64;
+        }
+    }
+}
+
+fn fade_in(samples: &mut [i16], rate_hz: u32) {
+    let length = (rate_hz / 1_000 * FADE_IN_MS) as usize;
+    for (index, sample) in samples.iter_mut().take(length).enumerate() {
+        *sample = (i32::from(*sample) * index as i32 / length as i32) as i16;
+    }
+}
+
+fn fade_out(samples: &mut [i16]) {
+    let length = samples.len() as i32;
+    for (index, sample) in samples.iter_mut().enumerate() {
+        *sample = (i32::from(*sample) * (length - index as i32) / length) as i16;
+    }
+}

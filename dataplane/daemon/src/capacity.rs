@@ -1,0 +1,142 @@
+//! How much fits: open files, sockets, extents. Logged at start, so that an operator knows.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use trunkline_config::Config;
+use trunkline_link::limits::EXTENT_BYTES;
+
+/// Descriptors for everything but media: segments, rings, doorbells, the link, logs.
+const FILES_RESERVED: u64 = 256;
+/// Descriptors of one media socket at most: the worker's and the conductor's.
+const FILES_A_SOCKET: u64 = 2;
+/// Sockets of a call with one audio line: RTP and RTCP on both sides.
+const SOCKETS_A_CALL: u64 = 4;
+/// Extents of a recorded call: one being filled, one being written.
+const EXTENTS_A_CALL: u64 = 2;
+/// The pool is this large at least and at most.
+const EXTENTS_MIN: u64 = 512;
+/// See [`EXTENTS_MIN`]: 2 GiB.
+const EXTENTS_MAX: u64 = 131_072;
+/// Slots of a worker beyond its even share, because calls do not spread evenly.
+const SLOTS_SPARE: u64 = 256;
+
+/// What fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Limit of open files.
+    pub files: u64,
+    /// Port pairs of all interfaces.
+    pub port_pairs: u64,
+    /// Calls that the ports have room for.
+    pub calls_by_ports: u64,
+    /// Calls that the open files have room for.
+    pub calls_by_files: u64,
+    /// Extents of the pool.
+    pub extents: u64,
+    /// Slots of each worker's device.
+    pub slots_a_worker: u32,
+}
+
+impl Capacity {
+    /// Works it out for a number of workers.
+    #[must_use]
+    pub fn of(config: &Config, workers: u64, files: u64, memory_bytes: u64) -> Self {
+        let port_pairs: u64 = config
+            .interfaces
+            .iter()
+            .map(|interface| u64::from(interface.ports.pairs()))
+            .sum();
+        let calls_by_ports = 2 * port_pairs / SOCKETS_A_CALL;
+        let calls_by_files = files.saturating_sub(FILES_RESERVED) / FILES_A_SOCKET / SOCKETS_A_CALL;
+        let calls = calls_by_ports.min(calls_by_files);
+        let by_memory = memory_bytes / 4 / EXTENT_BYTES as u64;
+        let extents = (calls * EXTENTS_A_CALL + EXTENTS_MIN)
+            .min(by_memory)
+            .clamp(EXTENTS_MIN, EXTENTS_MAX);
+        let share = (2 * port_pairs).div_ceil(workers.max(1)) + SLOTS_SPARE;
+        let slots = if workers <= 1 {
+            2 * port_pairs
+        } else {
+            share.min(2 * port_pairs)
+        };
+        // The worker's table of sockets may not be larger than the limit of open files.
+        let slots = slots.min(files.saturating_sub(FILES_RESERVED)).max(4);
+        let slots_a_worker = u32::try_from(slots).unwrap_or(u32::MAX);
+        Self {
+            files,
+            port_pairs,
+            calls_by_ports,
+            calls_by_files,
+            extents,
+            slots_a_worker,
+        }
+    }
+
+    /// Calls with one audio line that fit.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls_by_ports.min(self.calls_by_files)
+    }
+
+    /// The log line.
+    pub fn log(&self) {
+        tracing::info!(
+            calls = self.calls(),
+            port_pairs = self.port_pairs,
+            calls_by_ports = self.calls_by_ports,
+            open_files = self.files,
+            calls_by_files = self.calls_by_files,
+            extents = self.extents,
+            extents_mib = self.extents * EXTENT_BYTES as u64 / (1 << 20),
+            "capacity"
+        );
+    }
+}
+
+/// Raises the limit of open files as far as it goes: the limit then.
+///
+/// # Errors
+/// Those of getrlimit and setrlimit.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// Bytes of memory to be had, as /proc/meminfo says; a gibibyte where it says nothing.
+#[must_use]
+pub fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.map_or(1 << 30, |kibibytes| kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_the_least_of_ports_and_files() {
+        let config = Config::default();
+        let wide = Capacity::of(&config, 1, 1 << 20, 64 << 30);
+        assert_eq!((wide.port_pairs, wide.calls_by_ports), (8192, 4096));
+        assert_eq!(wide.slots_a_worker, 16_384);
+        assert_eq!(wide.extents, 4096 * 2 + 512);
+        let narrow = Capacity::of(&config, 4, 1_024, 1 << 20);
+        assert_eq!(narrow.calls_by_files, 96);
+        assert_eq!(narrow.extents, EXTENTS_MIN);
+        assert_eq!(narrow.slots_a_worker, 768);
+    }
+
+    #[test]
+    fn this_machine_tells_its_limits() {
+        assert!(raise_file_limit().unwrap() >= 256);
+        assert!(memory_available() > 1 << 20);
+    }
+}

@@ -1,0 +1,357 @@
+//! The worker: one pinned thread that owns a device, an engine and the recordings' open extents.
+//!
+//! ```text
+//!   duty cycle:  clock ► receive a batch ► each packet: judge, capture, rewrite, queue ► send
+//!                ► at most N commands ► slot events ► housekeeping ► counters ► bells ► park
+//! ```
+//! The clock is read once a cycle. Nothing between two packets allocates, locks, logs or enters the
+//! kernel; commands may allocate.
+
+mod capture;
+mod commands;
+pub mod message;
+mod recordings;
+mod reports;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod translate;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use trunkline_device::{Device, Received, SlotEvent, TAIL_ROOM_BYTES};
+use trunkline_engine::{Actions, Captured, Engine, Event, FrameMeta, Limits, MediaSpec};
+use trunkline_link::counters::CounterWriter;
+
+use capture::Capture;
+use message::{Idle, WorkerConfig, WorkerEvent, WorkerQueues};
+use recordings::Recording;
+use reports::Reports;
+use translate::{continuity, link_side};
+
+/// Slot events taken in one cycle.
+const SLOT_EVENTS_PER_CYCLE: usize = 64;
+/// Wait while there is nothing to do by time.
+const FOREVER_NS: u64 = 3600 * 1_000_000_000;
+
+/// What a worker knows of a session beside the engine.
+#[derive(Debug)]
+struct Session {
+    media_timeout_ns: u64,
+    media: Vec<MediaSpec>,
+    /// Its recording that is not stopped.
+    recording: Option<u64>,
+}
+
+/// One worker. See the module.
+pub struct Worker<D: Device> {
+    config: WorkerConfig,
+    device: D,
+    engine: Engine,
+    queues: WorkerQueues,
+    counters: CounterWriter,
+    capture: Capture,
+    reports: Reports,
+    sessions: HashMap<u64, Session>,
+    recordings: HashMap<u64, Recording>,
+    /// When recordings report their progress, in order.
+    progress: VecDeque<(u64, u64)>,
+    batch: Vec<Received>,
+    totals: totals::Totals,
+    /// The conductor was told that extents are short.
+    told_short: bool,
+    /// It is the last cycle.
+    ending: bool,
+    ended: bool,
+}
+
+impl<D: Device> Worker<D> {
+    /// A worker around an open device. All tables are allocated here.
+    #[must_use]
+    pub fn new(
+        config: WorkerConfig,
+        device: D,
+        queues: WorkerQueues,
+        counters: CounterWriter,
+    ) -> Self {
+        let limits = Limits {
+            slots_max: config.slots_max,
+            sessions_max: config.sessions_max,
+            ..Limits::default()
+        };
+        Self {
+            device,
+            engine: Engine::new(limits),
+            capture: Capture::new(config.worker, queues.capture.clone(), config.extent_age_ns),
+            reports: Reports::new(queues.events.clone()),
+            queues,
+            counters,
+            sessions: HashMap::with_capacity(config.sessions_max as usize),
+            recordings: HashMap::with_capacity(config.sessions_max as usize),
+            progress: VecDeque::with_capacity(config.sessions_max as usize),
+            batch: Vec::with_capacity(4096),
+            totals: totals::Totals::default(),
+            told_short: false,
+            ending: false,
+            ended: false,
+            config,
+        }
+    }
+
+    /// Runs until it is told to shut down.
+    ///
+    /// # Errors
+    /// There is no clock.
+    pub fn run(mut self) -> std::io::Result<()> {
+        loop {
+            let now_ns = trunkline_link::monotonic_ns()?;
+            let busy = self.cycle(now_ns);
+            if self.ended {
+                return Ok(());
+            }
+            if busy {
+                continue;
+            }
+            match self.config.idle {
+                // A look without a wait: io_uring delivers only to those who enter the kernel.
+                Idle::Spin => {
+                    self.device.park(0);
+                }
+                Idle::Park => self.park(now_ns),
+            }
+        }
+    }
+
+    /// One duty cycle; false when there was nothing to do.
+    pub fn cycle(&mut self, now_ns: u64) -> bool {
+        self.capture.now_ns = now_ns;
+        let packets = self.relay(now_ns);
+        let commands = self.take_commands(now_ns);
+        let slots = self.take_slot_events();
+        if self.ending && !self.ended {
+            self.ended = true;
+            self.reports.tell(WorkerEvent::Ended);
+        }
+        self.housekeeping(now_ns);
+        let handed_over = self.capture.housekeeping();
+        let busy = packets + commands + slots > 0;
+        self.totals.count_cycle(commands);
+        if self.totals.is_due(now_ns, busy, self.config.idle) {
+            self.publish(now_ns);
+        }
+        self.ring(handed_over);
+        busy
+    }
+
+    /// Whether it was told to shut down.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Receives a batch, hands each packet to the engine and queues what it forwards.
+    fn relay(&mut self, now_ns: u64) -> usize {
+        let Self {
+            device,
+            engine,
+            capture,
+            reports,
+            batch,
+            ..
+        } = self;
+        let received = device.receive(batch);
+        if received == 0 {
+            return 0;
+        }
+        for packet in batch.drain(..) {
+            let Received {
+                slot,
+                truncated,
+                source,
+                mut buffer,
+            } = packet;
+            let length = buffer.len();
+            buffer.set_len(length + TAIL_ROOM_BYTES);
+            let mut hands = Hands {
+                device,
+                capture,
+                reports,
+                forward: None,
+            };
+            engine.handle_packet(
+                now_ns,
+                slot,
+                source,
+                &mut buffer,
+                length,
+                truncated,
+                &mut hands,
+            );
+            match hands.forward {
+                Some(Forward {
+                    slot,
+                    destination,
+                    length,
+                }) => {
+                    buffer.set_len(length);
+                    device.send(slot, &destination, buffer);
+                }
+                None => device.recycle(buffer),
+            }
+        }
+        device.flush();
+        received
+    }
+
+    fn take_slot_events(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < SLOT_EVENTS_PER_CYCLE
+            && let Some(event) = self.device.slot_event()
+        {
+            taken += 1;
+            self.totals.slots = self.totals.slots.saturating_sub(1);
+            self.reports.tell(match event {
+                SlotEvent::Closed { slot } => WorkerEvent::SlotClosed { slot },
+                SlotEvent::Failed { slot, errno } => WorkerEvent::SlotFailed { slot, errno },
+            });
+        }
+        taken
+    }
+
+    fn housekeeping(&mut self, now_ns: u64) {
+        if self
+            .engine
+            .next_deadline_ns()
+            .is_some_and(|deadline| now_ns >= deadline)
+        {
+            let Self {
+                device,
+                engine,
+                capture,
+                reports,
+                ..
+            } = self;
+            let mut hands = Hands {
+                device,
+                capture,
+                reports,
+                forward: None,
+            };
+            engine.handle_timeout(now_ns, &mut hands);
+        }
+        self.report_progress(now_ns);
+        if self.capture.short != self.told_short {
+            self.told_short = self.capture.short;
+            self.reports.tell(WorkerEvent::ExtentsShort {
+                short: self.told_short,
+            });
+        }
+    }
+
+    /// Wakes those who got something.
+    fn ring(&mut self, handed_over: bool) {
+        if handed_over {
+            self.queues.recorder_bell.ring();
+        }
+        if self.reports.flush() {
+            self.queues.conductor_bell.ring();
+        }
+    }
+
+    /// Waits for a packet, the doorbell or the next deadline.
+    fn park(&mut self, now_ns: u64) {
+        let bell = &self.queues.worker_bell;
+        bell.about_to_sleep();
+        if self.queues.commands.is_empty() {
+            let deadline_ns = self.next_deadline_ns(now_ns);
+            self.totals.parks += 1;
+            self.device
+                .park(deadline_ns.saturating_sub(now_ns).min(FOREVER_NS));
+        }
+        self.queues.worker_bell.awake();
+    }
+
+    /// When there is something to do by time.
+    fn next_deadline_ns(&self, now_ns: u64) -> u64 {
+        let engine = self.engine.next_deadline_ns();
+        let capture = self.capture.next_deadline_ns();
+        let progress = self.progress.front().map(|&(due_ns, _)| due_ns);
+        let reports = self.reports.is_behind().then_some(now_ns + 1_000_000);
+        let short = self.told_short.then_some(now_ns + 100_000_000);
+        let deadlines = [engine, capture, progress, reports, short];
+        deadlines.into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+}
+
+/// A packet to send in the buffer it came in.
+struct Forward {
+    slot: u32,
+    destination: SocketAddr,
+    length: usize,
+}
+
+/// What the engine acts through.
+struct Hands<'a, D: Device> {
+    device: &'a mut D,
+    capture: &'a mut Capture,
+    reports: &'a mut Reports,
+    forward: Option<Forward>,
+}
+
+impl<D: Device> Actions for Hands<'_, D> {
+    #[inline]
+    fn forward(&mut self, slot: u32, destination: SocketAddr, length: usize) {
+        self.forward = Some(Forward {
+            slot,
+            destination,
+            length,
+        });
+    }
+
+    fn forward_copy(&mut self, slot: u32, destination: SocketAddr, packet: &[u8]) {
+        self.device.send_copy(slot, &destination, packet);
+    }
+
+    #[inline]
+    fn capture(&mut self, tap: u32, frame: &FrameMeta, bytes: &[u8]) -> Captured {
+        self.capture.packet(tap, frame, bytes)
+    }
+
+    #[cold]
+    fn event(&mut self, event: Event) {
+        self.reports.tell(match event {
+            Event::EndpointLearned {
+                session,
+                media,
+                side,
+                rtcp,
+                address,
+            } => {
+                let side = link_side(side);
+                WorkerEvent::EndpointLearned {
+                    session,
+                    media,
+                    side,
+                    rtcp,
+                    address,
+                }
+            }
+            Event::SourceChanged {
+                session,
+                media,
+                side,
+                continuity: found,
+            } => WorkerEvent::SourceChanged {
+                session,
+                media,
+                side: link_side(side),
+                continuity: continuity(found),
+            },
+            Event::MediaTimeout { session, side } => WorkerEvent::MediaTimeout {
+                session,
+                side: link_side(side),
+            },
+        });
+    }
+}

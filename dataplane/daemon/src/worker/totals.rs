@@ -1,0 +1,105 @@
+//! The worker's counter page.
+
+use trunkline_device::Device;
+use trunkline_engine::DROP_REASONS;
+use trunkline_link::counters::WorkerCounter as Counter;
+use trunkline_link::message::DropReason;
+
+use super::Worker;
+use super::message::Idle;
+
+/// How often the page of a busy worker is written.
+const PUBLISH_NS: u64 = 1_000_000;
+
+/// What is counted by the worker itself.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) cycles: u64,
+    pub(super) parks: u64,
+    pub(super) commands: u64,
+    /// Slots with a socket.
+    pub(super) slots: u64,
+    pub(super) socket_drops: u64,
+    /// Audio packets that recordings lack, by reason.
+    pub(super) capture_dropped: [u64; DROP_REASONS],
+    /// When the page was written last, and whether anything happened since.
+    published_ns: u64,
+    changed: bool,
+}
+
+impl Totals {
+    pub(super) fn count_cycle(&mut self, commands: usize) {
+        self.cycles += 1;
+        self.commands += commands as u64;
+    }
+
+    /// Whether the page is to be written: whenever the worker comes to rest, else once a
+    /// millisecond. A spinning worker rests only after something has happened.
+    pub(super) fn is_due(&mut self, now_ns: u64, busy: bool, idle: Idle) -> bool {
+        self.changed |= busy;
+        let rests = !busy && (self.changed || idle == Idle::Park);
+        rests || now_ns.saturating_sub(self.published_ns) >= PUBLISH_NS
+    }
+}
+
+impl<D: Device> Worker<D> {
+    /// Stores the totals where control reads them.
+    pub(super) fn publish(&mut self, now_ns: u64) {
+        self.totals.published_ns = now_ns;
+        self.totals.changed = false;
+        let counters = &self.counters;
+        let engine = self.engine.counters();
+        let device = self.device.counters();
+        let capture = &self.capture.totals;
+        for (counter, value) in [
+            (Counter::RtpPacketsIn, engine.rtp_in),
+            (Counter::RtpBytesIn, engine.rtp_bytes_in),
+            (Counter::RtpPacketsOut, engine.rtp_out),
+            (Counter::RtpBytesOut, engine.rtp_bytes_out),
+            (Counter::RtcpPacketsIn, engine.rtcp_in),
+            (Counter::RtcpPacketsOut, engine.rtcp_out),
+            (Counter::OpaquePacketsIn, engine.opaque_in),
+            (Counter::OpaquePacketsOut, engine.opaque_out),
+            (Counter::Strangers, engine.strangers),
+            (Counter::Truncated, device.truncated),
+            (Counter::Malformed, engine.malformed),
+            (Counter::RateCap, engine.rate_capped),
+            (Counter::UnknownPayload, engine.unknown_payload),
+            (Counter::NoFlow, engine.no_flow + device.late),
+            (Counter::NotSent, engine.not_sent + engine.transform_failed),
+            (Counter::MuteWithheld, engine.mute_withheld),
+            (Counter::Muted, engine.muted),
+            (Counter::SocketDrops, self.totals.socket_drops),
+            (Counter::BufferRing, device.buffers_exhausted),
+            (Counter::CqOverflow, device.cq_overflow),
+            (Counter::SendFailed, device.send_failed),
+            (Counter::Latched, engine.latched),
+            (Counter::SourceChanges, engine.source_changes),
+            (Counter::SsrcEvicted, engine.ssrc_evicted),
+            (Counter::MediaTimeouts, engine.media_timeouts),
+            (Counter::CaptureFrames, capture.frames),
+            (Counter::CaptureBytes, capture.bytes),
+            (Counter::Sessions, self.engine.sessions() as u64),
+            (Counter::Recordings, self.capture.recordings() as u64),
+            (Counter::Slots, self.totals.slots),
+            (Counter::ExtentsReady, self.capture.ready() as u64),
+            (Counter::ExtentsFull, capture.extents),
+            (Counter::Cycles, self.totals.cycles),
+            (Counter::Parks, self.totals.parks),
+            (Counter::Commands, self.totals.commands),
+            (Counter::EventsDropped, self.reports.dropped),
+            (Counter::HeartbeatNs, now_ns),
+        ] {
+            counters.set(counter, value);
+        }
+        for (reason, dropped) in DropReason::ALL.into_iter().zip(self.totals.capture_dropped) {
+            let no_extent = matches!(reason, DropReason::NoExtent);
+            let beside = if no_extent {
+                capture.beside_dropped + capture.notes_dropped
+            } else {
+                0
+            };
+            counters.set(Counter::capture_dropped(reason), dropped + beside);
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! The io_uring device: one ring, one thread.
+//!
+//! - Receive: a multishot `recvmsg` a socket, all drawing from one ring of free buffers. It is
+//!   armed again whenever the kernel ends it: no buffers, an ICMP error, an empty datagram.
+//! - Send: one entry a datagram, all of a cycle's handed over in one call. Sends never wait
+//!   (`MSG_DONTWAIT`), so the kernel is done with the bytes when it has taken the entry; a
+//!   completion comes only for a failure.
+//! - Sockets sit in the ring's own file table. An entry of it is changed by operations on the ring,
+//!   in order with sends and receives; a slot is free only after the last completion that names it.
+//! - The kernel runs its deferred work when we enter it, and only then
+//!   (`SINGLE_ISSUER | DEFER_TASKRUN`): no interrupts by signals, one entry a duty cycle.
+//!
+//! The completion queue is larger than what can be outstanding; should it overflow all the same,
+//! the kernel keeps the completions and the flag is counted.
+#![allow(unsafe_code)]
+
+mod buffer_ring;
+mod open;
+mod slots;
+mod system;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use io_uring::squeue::Flags;
+use io_uring::types::{Fd, Fixed};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::address::{ADDRESS_BYTES, RawAddress};
+use crate::buffer::{BUFFER_BYTES, Buffer, HEAD_BYTES, Pool};
+use crate::device::{
+    Config, Counters, Device, DeviceError, Received, SlotEvent, Wake, is_icmp_error,
+};
+
+use buffer_ring::{BufferRing, GROUP};
+use slots::{Entry, Slots, State};
+use system::{RingHandle, Wait};
+
+/// Where the source address begins in a received buffer: behind `struct io_uring_recvmsg_out`.
+const NAME_OFFSET: usize = 16;
+const _: () = assert!(NAME_OFFSET + ADDRESS_BYTES == HEAD_BYTES);
+
+/// What a completion is about, the top byte of its user data; slot and generation below it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Receive = 1,
+    Send = 2,
+    Install = 3,
+    Cancel = 4,
+    Close = 5,
+    Doorbell = 6,
+}
+
+const GENERATION_MASK: u32 = 0x00FF_FFFF;
+
+fn tag(kind: Kind, generation: u32, slot: u32) -> u64 {
+    (kind as u64) << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
+}
+
+/// See the module.
+pub struct UringDevice {
+    ring: IoUring,
+    handle: RingHandle,
+    buffers: BufferRing,
+    pool: Pool,
+    slots: Slots,
+    /// Buffers of sends queued since the submission queue was last empty.
+    sending: Vec<u32>,
+    /// Control entries that found the submission queue full.
+    backlog: VecDeque<squeue::Entry>,
+    /// Slots whose receive ended for want of buffers.
+    starved: Vec<u32>,
+    /// A completion taken from the queue by `park` and left to `receive`.
+    peeked: Option<cqueue::Entry>,
+    doorbell: Option<OwnedFd>,
+    rung: bool,
+    slot_events: VecDeque<SlotEvent>,
+    /// The shape of every receive: room for an address, no control data.
+    template: Box<libc::msghdr>,
+    counters: Counters,
+    /// Error of the last send that failed.
+    send_errno: i32,
+    batch_max: usize,
+}
+
+impl UringDevice {
+    /// Queues an entry that must not be lost.
+    fn push_control(&mut self, entry: squeue::Entry) {
+        // SAFETY: every control entry points only at memory that lives as long as the device: the
+        // file table's source array, the receive template.
+        if !self.backlog.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    /// Starts (again) to receive at an open slot.
+    fn arm(&mut self, slot: u32) {
+        let entry = &mut self.slots.entries[slot as usize];
+        entry.armed = true;
+        let user_data = tag(Kind::Receive, entry.generation, slot);
+        let receive = opcode::RecvMsgMulti::new(Fixed(slot), &raw const *self.template, GROUP);
+        self.push_control(receive.build().user_data(user_data));
+    }
+
+    fn arm_doorbell(&mut self) {
+        if let Some(doorbell) = &self.doorbell {
+            let poll = opcode::PollAdd::new(Fd(doorbell.as_raw_fd()), libc::POLLIN as u32);
+            self.push_control(poll.build().user_data(tag(Kind::Doorbell, 0, 0)));
+        }
+    }
+
+    /// Queues the end of a slot: its receive, then its place in the file table.
+    fn begin_close(&mut self, slot: u32) {
+        let entry = &mut self.slots.entries[slot as usize];
+        entry.state = State::Closing;
+        let generation = entry.generation;
+        if entry.armed {
+            entry.pending += 1;
+            let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, generation, slot));
+            self.push_control(
+                cancel
+                    .build()
+                    .user_data(tag(Kind::Cancel, generation, slot)),
+            );
+        }
+        self.slots.entries[slot as usize].pending += 1;
+        let update = opcode::FilesUpdate::new(&raw const slots::NO_FILE, 1).offset(slot as i32);
+        self.push_control(update.build().user_data(tag(Kind::Close, generation, slot)));
+    }
+
+    fn fail(&mut self, slot: u32, errno: i32) {
+        if self.slots.entries[slot as usize].state == State::Open {
+            self.slots.entries[slot as usize].errno = errno;
+            self.begin_close(slot);
+        }
+    }
+
+    /// Frees a closing slot whose last completion has come.
+    fn settle(&mut self, slot: u32) {
+        let entry = &mut self.slots.entries[slot as usize];
+        if entry.state == State::Closing && entry.pending == 0 && !entry.armed {
+            entry.state = State::Free;
+            let errno = std::mem::take(&mut entry.errno);
+            self.slot_events.push_back(match errno {
+                0 => SlotEvent::Closed { slot },
+                errno => SlotEvent::Failed { slot, errno },
+            });
+        }
+    }
+
+    /// Enters the kernel: hands over what is queued, runs its deferred work, waits as told.
+    fn enter(&mut self, wait: Wait) {
+        if !self.starved.is_empty() && !self.buffers.is_empty() {
+            self.arm_starved();
+        }
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in push_control.
+            if unsafe { self.ring.submission().push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+        self.buffers.publish();
+        let mut submission = self.ring.submission();
+        self.counters.cq_overflow += u64::from(submission.cq_overflow());
+        submission.sync();
+        let queued = submission.len() as u32;
+        drop(submission);
+        self.counters.syscalls += 1;
+        // Interruption, a passed timeout and lack of resources all mean: look at what there is and
+        // come again. Entries not taken stay queued.
+        let wait = if self.backlog.is_empty() {
+            wait
+        } else {
+            Wait::No
+        };
+        if let Err(error) = self.handle.enter(queued, wait) {
+            let errno = error.raw_os_error().unwrap_or(0);
+            let passing = [
+                libc::EINTR,
+                libc::ETIME,
+                libc::EAGAIN,
+                libc::EBUSY,
+                libc::ENOMEM,
+            ];
+            assert!(passing.contains(&errno), "io_uring_enter failed: {error}");
+        }
+        if self.ring.submission().is_empty() {
+            self.release_sent();
+        }
+    }
+
+    /// Takes back the buffers of sends the kernel has taken.
+    fn release_sent(&mut self) {
+        while let Some(index) = self.sending.pop() {
+            // SAFETY: `index` was lent in `send`; with MSG_DONTWAIT the kernel copies the bytes
+            // while it takes the entry, and every entry has been taken.
+            let buffer = unsafe { self.pool.reclaim(index) };
+            self.put_back(buffer);
+        }
+    }
+
+    fn put_back(&mut self, buffer: Buffer) {
+        if self.buffers.has_room() {
+            self.buffers.put(&self.pool, buffer);
+        } else {
+            self.pool.give(buffer);
+        }
+    }
+
+    #[cold]
+    fn arm_starved(&mut self) {
+        for slot in std::mem::take(&mut self.starved) {
+            let entry = &self.slots.entries[slot as usize];
+            if entry.state == State::Open && !entry.armed {
+                self.arm(slot);
+            }
+        }
+    }
+
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        self.peeked.take().or_else(|| self.ring.completion().next())
+    }
+
+    /// Acts on a completion that carries no datagram; hands back one that does.
+    #[inline]
+    fn complete(&mut self, completion: &cqueue::Entry) -> Option<Received> {
+        let user_data = completion.user_data();
+        let slot = user_data as u32;
+        if user_data >> 56 == Kind::Receive as u64 {
+            return self.complete_receive(completion, slot);
+        }
+        self.complete_control(user_data, completion.result());
+        None
+    }
+
+    #[inline]
+    fn complete_receive(&mut self, completion: &cqueue::Entry, slot: u32) -> Option<Received> {
+        let (result, flags) = (completion.result(), completion.flags());
+        let buffer = cqueue::buffer_select(flags).map(|index| {
+            self.buffers.taken();
+            // SAFETY: the kernel has taken this buffer from the ring and this completion hands it
+            // over, filled.
+            unsafe { self.pool.reclaim(u32::from(index)) }
+        });
+        if !cqueue::more(flags) {
+            self.receive_ended(slot, result);
+        }
+        let mut buffer = buffer?;
+        if result < HEAD_BYTES as i32 || self.slots.entries[slot as usize].state != State::Open {
+            self.counters.late += u64::from(result >= HEAD_BYTES as i32);
+            self.put_back(buffer);
+            return None;
+        }
+        let length = result as usize - HEAD_BYTES;
+        let truncated = length >= BUFFER_BYTES;
+        // SAFETY: the head is HEAD_BYTES long and belongs to this token; its first fields are what
+        // the kernel wrote: name length (u32), two more lengths, flags, then the name.
+        let (name_length, name) = unsafe {
+            let head = buffer.base().as_ptr().cast_const();
+            (
+                head.cast::<u32>().read(),
+                &*head.add(NAME_OFFSET).cast::<[u8; ADDRESS_BYTES]>(),
+            )
+        };
+        let Some(source) = RawAddress::read(name, name_length as usize) else {
+            self.counters.receive_errors += 1;
+            self.put_back(buffer);
+            return None;
+        };
+        buffer.set_len(length.min(BUFFER_BYTES));
+        self.counters.truncated += u64::from(truncated);
+        self.counters.received += 1;
+        Some(Received {
+            slot,
+            truncated,
+            source,
+            buffer,
+        })
+    }
+
+    /// The kernel ended a slot's multishot receive: start it again where that makes sense.
+    #[cold]
+    fn receive_ended(&mut self, slot: u32, result: i32) {
+        let entry = &mut self.slots.entries[slot as usize];
+        entry.armed = false;
+        if entry.state == State::Closing {
+            self.settle(slot);
+            return;
+        }
+        match -result {
+            libc::ENOBUFS => {
+                self.counters.buffers_exhausted += 1;
+                self.starved.push(slot);
+            }
+            errno if is_icmp_error(errno) => {
+                self.counters.icmp_errors += 1;
+                self.arm(slot);
+            }
+            libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::ECANCELED | libc::ENETDOWN => {
+                self.counters.receive_errors += 1;
+                self.starved.push(slot);
+            }
+            errno if errno > 0 => {
+                self.counters.receive_errors += 1;
+                self.fail(slot, errno);
+            }
+            _ => self.arm(slot),
+        }
+    }
+
+    #[cold]
+    fn complete_control(&mut self, user_data: u64, result: i32) {
+        let slot = user_data as u32;
+        let kind = user_data >> 56;
+        if kind == Kind::Send as u64 {
+            // Success is not reported; the send was counted when it was queued.
+            self.send_errno = -result;
+            self.counters.sent -= 1;
+            self.counters.send_failed += 1;
+            self.counters.icmp_errors += u64::from(-result == libc::ECONNREFUSED);
+        } else if kind == Kind::Doorbell as u64 {
+            self.doorbell_rang();
+        } else {
+            self.slots.entries[slot as usize].pending -= 1;
+            if kind == Kind::Install as u64 {
+                // The ring's table holds the file now, or never will: our descriptor may go.
+                self.slots.entries[slot as usize].socket = None;
+                if result < 1 {
+                    self.fail(slot, if result < 0 { -result } else { libc::EBADF });
+                }
+            }
+            self.settle(slot);
+        }
+    }
+
+    fn doorbell_rang(&mut self) {
+        self.rung = true;
+        if let Some(doorbell) = &self.doorbell {
+            let mut value = 0_u64;
+            self.counters.syscalls += 1;
+            // SAFETY: reads 8 bytes into a u64; the poll said that they are there.
+            unsafe { libc::read(doorbell.as_raw_fd(), (&raw mut value).cast(), 8) };
+        }
+        self.arm_doorbell();
+    }
+
+    /// Takes completions up to the first one with a datagram, which is kept for `receive`.
+    fn peek(&mut self) -> bool {
+        while self.peeked.is_none() {
+            let Some(completion) = self.ring.completion().next() else {
+                return false;
+            };
+            let receive = completion.user_data() >> 56 == Kind::Receive as u64;
+            if receive && cqueue::buffer_select(completion.flags()).is_some() {
+                self.peeked = Some(completion);
+            } else {
+                self.complete(&completion);
+            }
+        }
+        true
+    }
+
+    /// Whether the kernel has work that an enter would turn into completions.
+    fn work_waits(&mut self) -> bool {
+        let submission = self.ring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
+    /// Whether there is anything to hand to the kernel.
+    fn has_queued(&mut self) -> bool {
+        let rearm = !self.starved.is_empty() && !self.buffers.is_empty();
+        rearm || !self.backlog.is_empty() || !self.ring.submission().is_empty()
+    }
+
+    fn push_send(&mut self, slot: u32, to: &SocketAddr, buffer: &Buffer) -> bool {
+        let mut address = RawAddress::ZERO;
+        let length = address.write(to);
+        let head = buffer.base().as_ptr().cast::<RawAddress>();
+        // SAFETY: the head belongs to this token, is aligned and larger than an address.
+        unsafe { head.write(address) };
+        let entry = opcode::Send::new(Fixed(slot), buffer.data(), buffer.len() as u32)
+            .flags(libc::MSG_DONTWAIT)
+            .dest_addr(head.cast_const().cast())
+            .dest_addr_len(length)
+            .build()
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data(tag(Kind::Send, 0, slot));
+        // SAFETY: address and bytes lie in the buffer, which stays out of use until the kernel has
+        // taken the entry (release_sent).
+        if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            return true;
+        }
+        self.enter(Wait::No);
+        // SAFETY: as above.
+        unsafe { self.ring.submission().push(&entry) }.is_ok()
+    }
+}
+
+impl Device for UringDevice {
+    fn install(&mut self, slot: u32, socket: OwnedFd) -> Result<(), DeviceError> {
+        self.slots.take(slot, socket)?;
+        let generation = self.slots.entries[slot as usize].generation;
+        let update = opcode::FilesUpdate::new(self.slots.file(slot), 1).offset(slot as i32);
+        self.push_control(
+            update
+                .build()
+                .user_data(tag(Kind::Install, generation, slot)),
+        );
+        self.arm(slot);
+        Ok(())
+    }
+
+    fn remove(&mut self, slot: u32) -> Result<(), DeviceError> {
+        let entry = self
+            .slots
+            .entries
+            .get(slot as usize)
+            .ok_or(DeviceError::SlotRange(slot))?;
+        if entry.state != State::Open {
+            return Err(DeviceError::SlotEmpty(slot));
+        }
+        self.begin_close(slot);
+        Ok(())
+    }
+
+    fn slot_event(&mut self) -> Option<SlotEvent> {
+        self.slot_events.pop_front()
+    }
+
+    fn receive(&mut self, batch: &mut Vec<Received>) -> usize {
+        let mut count = 0;
+        let mut entered = false;
+        while count < self.batch_max {
+            if let Some(completion) = self.next_completion() {
+                if let Some(received) = self.complete(&completion) {
+                    batch.push(received);
+                    count += 1;
+                }
+            } else if count == 0 && !entered && self.work_waits() {
+                entered = true;
+                self.enter(Wait::No);
+            } else {
+                break;
+            }
+        }
+        count
+    }
+
+    fn send(&mut self, slot: u32, to: &SocketAddr, buffer: Buffer) {
+        let open = self
+            .slots
+            .entries
+            .get(slot as usize)
+            .is_some_and(|e| e.state == State::Open);
+        if open && self.push_send(slot, to, &buffer) {
+            let index = self.pool.lend(buffer);
+            self.sending.push(index);
+            self.counters.sent += 1;
+        } else {
+            self.counters.send_failed += 1;
+            self.put_back(buffer);
+        }
+    }
+
+    fn send_copy(&mut self, slot: u32, to: &SocketAddr, bytes: &[u8]) {
+        if bytes.len() > BUFFER_BYTES {
+            self.counters.send_failed += 1;
+            return;
+        }
+        if self.pool.free() == 0 {
+            self.enter(Wait::No);
+        }
+        let Some(mut buffer) = self.pool.take() else {
+            self.counters.send_failed += 1;
+            return;
+        };
+        buffer.set_len(bytes.len());
+        buffer.copy_from_slice(bytes);
+        self.send(slot, to, buffer);
+    }
+
+    fn recycle(&mut self, buffer: Buffer) {
+        self.put_back(buffer);
+    }
+
+    fn flush(&mut self) {
+        if self.has_queued() {
+            self.enter(Wait::No);
+        }
+    }
+
+    fn park(&mut self, timeout_ns: u64) -> Wake {
+        let ready = self.rung || !self.slot_events.is_empty() || self.peek();
+        if !ready && timeout_ns > 0 {
+            self.enter(Wait::AtMost(timeout_ns));
+        } else if self.has_queued() || (!ready && self.work_waits()) {
+            self.enter(Wait::No);
+        }
+        let packets = self.peek();
+        Wake {
+            packets: packets || !self.slot_events.is_empty(),
+            doorbell: std::mem::take(&mut self.rung),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn name(&self) -> &'static str {
+        "uring"
+    }
+}

@@ -1,0 +1,164 @@
+//! The tables behind the slots: ports, flows (one m-line of a session) and their legs.
+
+use std::net::SocketAddr;
+
+use crate::latch::Latch;
+use crate::rate::RateCap;
+use crate::spec::{MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SessionSpec, Side};
+use crate::stream::StreamTable;
+use crate::tap::Tap;
+use crate::transform::Transform;
+
+/// Not an index of a flow.
+pub(crate) const NO_FLOW: u32 = u32::MAX;
+
+/// Not the number of a tap.
+pub(crate) const NO_TAP: u32 = u32::MAX;
+
+/// What a slot's port is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Port {
+    /// Its flow, or [`NO_FLOW`].
+    pub(crate) flow: u32,
+    pub(crate) side: Side,
+    /// The RTCP port rather than the RTP port.
+    pub(crate) rtcp: bool,
+    pub(crate) cap: RateCap,
+}
+
+impl Port {
+    pub(crate) const FREE: Self = Self {
+        flow: NO_FLOW,
+        side: Side::Caller,
+        rtcp: false,
+        cap: RateCap::NEW,
+    };
+}
+
+/// One side of a flow: who is there and what it sends.
+#[derive(Debug)]
+pub(crate) struct Leg {
+    pub(crate) latch: Latch,
+    /// Where the last accepted RTP packet came from: another source continues its stream.
+    pub(crate) last_source: Option<SocketAddr>,
+    pub(crate) may_send: bool,
+    pub(crate) mute: bool,
+    pub(crate) expect_media: bool,
+    /// Since when it is expected to send.
+    pub(crate) expect_since_ns: u64,
+    pub(crate) slots: PortSlots,
+    pub(crate) transform: Transform,
+    pub(crate) payloads: Vec<PayloadSpec>,
+    pub(crate) streams: StreamTable,
+}
+
+impl Leg {
+    fn new(slots: PortSlots) -> Self {
+        Self {
+            latch: Latch::new(),
+            last_source: None,
+            may_send: false,
+            mute: false,
+            expect_media: false,
+            expect_since_ns: 0,
+            slots,
+            transform: Transform::default(),
+            payloads: Vec::with_capacity(PAYLOADS_MAX),
+            streams: StreamTable::new(),
+        }
+    }
+
+    /// When anything accepted came from this side, 0 = never.
+    pub(crate) fn heard_ns(&self) -> u64 {
+        self.latch.heard_ns.max(self.latch.rtcp_heard_ns)
+    }
+
+    /// Whether a payload type was negotiated.
+    pub(crate) fn negotiated(&self, payload_type: u8) -> bool {
+        self.payloads
+            .iter()
+            .any(|payload| payload.pt == payload_type)
+    }
+}
+
+/// One m-line of a session.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) session: u64,
+    /// Index of its session.
+    pub(crate) owner: u32,
+    pub(crate) media: u8,
+    pub(crate) kind: MediaKind,
+    /// Number of its session's tap while that is running, else [`NO_TAP`].
+    pub(crate) tap: u32,
+    pub(crate) legs: [Leg; 2],
+}
+
+impl Flow {
+    pub(crate) fn new(session: u64, owner: u32, media: u8, spec: &MediaSpec) -> Self {
+        Self {
+            session,
+            owner,
+            media,
+            kind: spec.kind,
+            tap: NO_TAP,
+            legs: spec.slots.map(Leg::new),
+        }
+    }
+
+    /// The leg of a side.
+    #[inline]
+    pub(crate) fn leg(&mut self, side: Side) -> &mut Leg {
+        &mut self.legs[side as usize]
+    }
+
+    /// The legs, `side`'s own first.
+    #[inline]
+    pub(crate) fn pair(&mut self, side: Side) -> (&mut Leg, &mut Leg) {
+        let [caller, callee] = &mut self.legs;
+        match side {
+            Side::Caller => (caller, callee),
+            Side::Callee => (callee, caller),
+        }
+    }
+
+    /// Whether `spec` describes this flow.
+    pub(crate) fn is(&self, spec: &MediaSpec) -> bool {
+        self.kind == spec.kind && [self.legs[0].slots, self.legs[1].slots] == spec.slots
+    }
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: u64,
+    pub(crate) media_timeout_ns: u64,
+    pub(crate) added_ns: u64,
+    /// Indexes of its flows, in m-line order.
+    pub(crate) flows: Vec<u32>,
+    pub(crate) tap: Option<Box<Tap>>,
+    /// Number of the tap in [`crate::Actions::capture`].
+    pub(crate) tap_id: u32,
+    /// A side's silence was reported.
+    pub(crate) timed_out: [bool; 2],
+}
+
+impl Session {
+    pub(crate) fn new(now_ns: u64, spec: &SessionSpec) -> Self {
+        Self {
+            id: spec.session,
+            media_timeout_ns: spec.media_timeout_ns,
+            added_ns: now_ns,
+            flows: Vec::new(),
+            tap: None,
+            tap_id: 0,
+            timed_out: [false; 2],
+        }
+    }
+
+    /// The number of its tap while that is running, else [`NO_TAP`].
+    pub(crate) fn running_tap(&self) -> u32 {
+        let running = self.tap.as_ref().is_some_and(|tap| tap.is_running());
+        if running { self.tap_id } else { NO_TAP }
+    }
+}

@@ -1,0 +1,42 @@
+//! Forwarding as pure code: sessions, legs, relay, tap, latching and statistics.
+//!
+//! One [`Engine`] belongs to one worker. It has no clock (every call takes `now_ns`, nanoseconds of
+//! CLOCK_MONOTONIC), does no I/O (it acts through [`Actions`]) and, on the accepted path, neither
+//! allocates nor hashes: a datagram finds its leg by the index of the socket it came in on.
+//!
+//! ```text
+//!  slot ──► Port ──► flow + side + component
+//!            judge the source (latch)      stranger: counted, dropped
+//!            rate cap, open (transform), parse
+//!            statistics, tap (capture)     as received
+//!            mute, payload mapping, continuity, seal
+//!            forward out of the far side's slot to its endpoint
+//! ```
+#![forbid(unsafe_code)]
+
+mod actions;
+mod counters;
+mod endpoint;
+mod engine;
+mod flow;
+mod housekeeping;
+mod latch;
+mod path;
+mod probation;
+mod rate;
+mod relay;
+mod silence;
+mod spec;
+mod stream;
+mod tap;
+mod taps;
+mod transform;
+
+pub use actions::{Actions, Captured, Event, FrameKind, FrameMeta};
+pub use counters::Counters;
+pub use engine::Engine;
+pub use spec::{
+    Codec, Continuity, DROP_REASONS, DropReason, EngineError, LegFlags, LegRestore, LegSpec,
+    Limits, MEDIA_MAX, MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SSRCS_MAX,
+    STREAMS_MAX, SessionSpec, Side, StreamReceipt, StreamStats, TAIL_ROOM_BYTES,
+};

@@ -1,0 +1,428 @@
+//! Everything that can be sent comes back as it was; everything else is an error.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::{
+    FACT_BYTES_MAX, MEDIA_MAX, MESSAGE_BYTES_MAX, PAYLOADS_MAX, RECORD_BYTES_MAX, STREAMS_MAX,
+};
+use crate::message::*;
+
+fn side() -> impl Strategy<Value = Side> {
+    prop::sample::select(Side::BOTH.to_vec())
+}
+
+fn media_kind() -> impl Strategy<Value = MediaKind> {
+    use MediaKind::*;
+    prop::sample::select(vec![Audio, OpaqueRtp, OpaqueDatagram])
+}
+
+fn codec() -> impl Strategy<Value = CodecId> {
+    use CodecId::*;
+    prop::sample::select(vec![
+        Other,
+        Pcmu,
+        Pcma,
+        G722,
+        Opus,
+        L16,
+        TelephoneEvent,
+        ComfortNoise,
+        G729,
+        Gsm,
+    ])
+}
+
+fn phase() -> impl Strategy<Value = RecordingPhase> {
+    use RecordingPhase::*;
+    prop::sample::select(vec![Running, Paused, Stopped])
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![
+        (any::<[u8; 4]>(), any::<u16>())
+            .prop_map(|(ip, port)| SocketAddrV4::new(ip.into(), port).into()),
+        (any::<[u8; 16]>(), any::<u16>(), any::<u32>(), any::<u32>()).prop_map(
+            |(ip, port, flow, scope)| SocketAddrV6::new(ip.into(), port, flow, scope).into()
+        ),
+    ]
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    address().prop_map(|address| address.ip())
+}
+
+fn media_open() -> impl Strategy<Value = MediaOpen> {
+    (media_kind(), any::<[u16; 2]>()).prop_map(|(kind, ports)| MediaOpen { kind, ports })
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    (0..=127_u8, 0..=127_u8, codec(), any::<u32>()).prop_map(|(pt, to_pt, codec, clock_hz)| {
+        Payload {
+            pt,
+            to_pt,
+            codec,
+            clock_hz,
+        }
+    })
+}
+
+fn continuity() -> impl Strategy<Value = Continuity> {
+    any::<(u32, u32, u16, u32)>().prop_map(
+        |(ssrc_in, ssrc_out, sequence_offset, timestamp_offset)| Continuity {
+            ssrc_in,
+            ssrc_out,
+            sequence_offset,
+            timestamp_offset,
+        },
+    )
+}
+
+fn media_index() -> impl Strategy<Value = u8> {
+    0..MEDIA_MAX as u8
+}
+
+fn bytes(limit: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..64),
+        Just(vec![0xA5; limit]),
+    ]
+}
+
+fn receipt() -> impl Strategy<Value = StreamReceipt> {
+    (
+        side(),
+        media_index(),
+        any::<u32>(),
+        any::<[u64; 9]>(),
+        any::<[u64; 9]>(),
+    )
+        .prop_map(|(side, media, ssrc, dropped, n)| StreamReceipt {
+            side,
+            media,
+            ssrc,
+            expected: n[0],
+            written: n[1],
+            lost: n[2],
+            dropped,
+            duplicates: n[3],
+            reordered: n[4],
+            bytes: n[5],
+            first_ns: n[6],
+            last_ns: n[7],
+            covered_ns: n[8],
+        })
+}
+
+fn streams() -> impl Strategy<Value = Vec<StreamReceipt>> {
+    prop_oneof![
+        prop::collection::vec(receipt(), 0..4),
+        receipt().prop_map(|stream| vec![stream; STREAMS_MAX]),
+    ]
+}
+
+fn leg_update() -> impl Strategy<Value = LegUpdate> {
+    let restore = (
+        prop::option::of(address()),
+        prop::option::of(address()),
+        prop::option::of(continuity()),
+    )
+        .prop_map(|(learned_rtp, learned_rtcp, continuity)| LegRestore {
+            learned_rtp,
+            learned_rtcp,
+            continuity,
+        });
+    (
+        (any::<u64>(), media_index(), side(), 0..=leg_flags::ALL),
+        prop::option::of(address()),
+        prop::option::of(address()),
+        prop::option::of(ip()),
+        prop::collection::vec(payload(), 0..=PAYLOADS_MAX),
+        prop::option::of(restore),
+    )
+        .prop_map(
+            |((session, media, side, flags), rtp, rtcp, signalling, payloads, restore)| LegUpdate {
+                session,
+                media,
+                side,
+                flags,
+                rtp,
+                rtcp,
+                signalling,
+                payloads,
+                restore,
+            },
+        )
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let pair = || any::<(u64, u64)>();
+    let open = (
+        any::<u64>(),
+        any::<[u8; 2]>(),
+        any::<u32>(),
+        prop::collection::vec(media_open(), 0..=MEDIA_MAX),
+    )
+        .prop_map(|(session, interface, media_timeout_ms, media)| {
+            Command::SessionOpen(SessionOpen {
+                session,
+                interface,
+                media_timeout_ms,
+                media,
+            })
+        });
+    let start = (pair(), any::<(u64, u32, u32, u32)>(), bytes(FACT_BYTES_MAX)).prop_map(
+        |((session, recording), n, open_fact)| {
+            Command::RecordingStart(RecordingStart {
+                session,
+                recording,
+                origin_mono_ns: n.0,
+                first_ordinal: n.1,
+                prev_segment: n.2,
+                prev_page: n.3,
+                open_fact,
+            })
+        },
+    );
+    let kinds = vec![
+        FactKind::CallOpen,
+        FactKind::CallChange,
+        FactKind::CallClose,
+    ];
+    let fact = (pair(), prop::sample::select(kinds), bytes(FACT_BYTES_MAX)).prop_map(
+        |((session, recording), kind, fact)| Command::RecordingFact {
+            session,
+            recording,
+            kind,
+            fact,
+        },
+    );
+    prop_oneof![
+        open,
+        leg_update().prop_map(Command::LegUpdate),
+        (any::<u64>(), bytes(RECORD_BYTES_MAX))
+            .prop_map(|(session, record)| Command::SessionRecord { session, record }),
+        any::<u64>().prop_map(|session| Command::SessionClose { session }),
+        start,
+        pair().prop_map(|(session, recording)| Command::RecordingPause { session, recording }),
+        pair().prop_map(|(session, recording)| Command::RecordingResume { session, recording }),
+        pair().prop_map(|(session, recording)| Command::RecordingStop { session, recording }),
+        fact,
+        pair().prop_map(|(session, recording)| Command::RecordingFinish { session, recording }),
+        Just(Command::Snapshot),
+        Just(Command::Drain),
+    ]
+}
+
+fn media_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (
+            any::<u64>(),
+            media_index(),
+            side(),
+            any::<bool>(),
+            address()
+        )
+            .prop_map(
+                |(session, media, side, rtcp, address)| Event::EndpointLearned {
+                    session,
+                    media,
+                    side,
+                    rtcp,
+                    address
+                }
+            ),
+        (any::<u64>(), media_index(), side(), continuity()).prop_map(
+            |(session, media, side, continuity)| Event::SourceChanged {
+                session,
+                media,
+                side,
+                continuity
+            }
+        ),
+        (any::<u64>(), side()).prop_map(|(session, side)| Event::MediaTimeout { session, side }),
+    ]
+}
+
+fn recording_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (any::<[u64; 5]>(), phase(), streams()).prop_map(|(n, phase, streams)| {
+            Event::RecordingState {
+                request: n[0],
+                session: n[1],
+                recording: n[2],
+                phase,
+                at_mono_ns: n[3],
+                origin_mono_ns: n[4],
+                streams,
+            }
+        }),
+        (any::<(u64, u64)>(), any::<[u32; 3]>(), streams()).prop_map(|(n, places, streams)| {
+            Event::RecordingProgress {
+                session: n.0,
+                recording: n.1,
+                next_ordinal: places[0],
+                last_segment: places[1],
+                last_page: places[2],
+                streams,
+            }
+        }),
+        (any::<(u64, u64, u64)>(), any::<[u32; 3]>(), streams()).prop_map(
+            |(n, places, streams)| Event::RecordingClosed {
+                session: n.0,
+                recording: n.1,
+                extents: places[0],
+                last_segment: places[1],
+                last_page: places[2],
+                bytes: n.2,
+                streams,
+            }
+        ),
+    ]
+}
+
+fn plain_event() -> impl Strategy<Value = Event> {
+    use FailReason::*;
+    let reasons = vec![
+        NotFound, NoPorts, NoCapacity, Invalid, WrongState, PortBusy, Draining, Internal,
+    ];
+    let alarms = vec![
+        AlarmCode::CaptureDisk,
+        AlarmCode::CaptureNoExtent,
+        AlarmCode::PortsShort,
+    ];
+    let snapshot = (
+        any::<u64>(),
+        prop::collection::vec(media_open(), 0..=MEDIA_MAX),
+        any::<[u8; 2]>(),
+        any::<(u64, u64)>(),
+        phase(),
+        bytes(RECORD_BYTES_MAX),
+    )
+        .prop_map(
+            |(session, media, interface, (recording, origin_mono_ns), phase, record)| {
+                Event::SnapshotSession(SnapshotSession {
+                    session,
+                    media,
+                    interface,
+                    recording,
+                    phase,
+                    origin_mono_ns,
+                    record,
+                })
+            },
+        );
+    prop_oneof![
+        any::<u64>().prop_map(|request| Event::Done { request }),
+        (any::<u64>(), prop::sample::select(reasons))
+            .prop_map(|(request, reason)| Event::Failed { request, reason }),
+        (
+            any::<(u64, u64, u16)>(),
+            prop::collection::vec(any::<[u16; 2]>(), 0..=MEDIA_MAX)
+        )
+            .prop_map(|((request, session, worker), ports)| Event::SessionOpened {
+                request,
+                session,
+                worker,
+                ports
+            }),
+        any::<u64>().prop_map(|session| Event::SessionEnded { session }),
+        (prop::sample::select(alarms), any::<bool>())
+            .prop_map(|(code, active)| Event::Alarm { code, active }),
+        snapshot,
+        any::<u64>().prop_map(|request| Event::SnapshotEnd { request }),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![media_event(), recording_event(), plain_event()]
+}
+
+proptest! {
+    #[test]
+    fn commands_come_back_as_they_were(request: u64, command in command()) {
+        let mut wire = Vec::new();
+        encode_command(request, &command, &mut wire).unwrap();
+        prop_assert!(wire.len() <= MESSAGE_BYTES_MAX);
+        prop_assert_eq!(peek_request(&wire), Some(request));
+        prop_assert_eq!(decode_command(&wire), Ok((request, command)));
+    }
+
+    #[test]
+    fn events_come_back_as_they_were(event in event()) {
+        let mut wire = Vec::new();
+        encode_event(&event, &mut wire).unwrap();
+        prop_assert!(wire.len() <= MESSAGE_BYTES_MAX);
+        prop_assert_eq!(decode_event(&wire), Ok(event));
+    }
+
+    #[test]
+    fn cut_and_lengthened_messages_are_errors(command in command(), cut in any::<prop::sample::Index>()) {
+        let mut wire = Vec::new();
+        encode_command(1, &command, &mut wire).unwrap();
+        prop_assert!(decode_command(&wire[..cut.index(wire.len())]).is_err());
+        wire.push(0);
+        prop_assert!(decode_command(&wire).is_err());
+    }
+
+    #[test]
+    fn random_bytes_never_panic_and_what_decodes_is_canonical(
+        kind in 0..120_u16,
+        tail in prop::collection::vec(any::<u8>(), 0..200),
+        sparse in any::<bool>(),
+    ) {
+        let mut wire = kind.to_le_bytes().to_vec();
+        wire.extend_from_slice(&[0; 6]);
+        wire.extend(tail.iter().map(|byte| if sparse { byte & 1 } else { *byte }));
+        let mut again = Vec::new();
+        if let Ok((request, command)) = decode_command(&wire) {
+            encode_command(request, &command, &mut again).unwrap();
+            prop_assert_eq!(&again, &wire);
+        }
+        if let Ok(event) = decode_event(&wire) {
+            encode_event(&event, &mut again).unwrap();
+            prop_assert_eq!(&again, &wire);
+        }
+        let _ = decode_command(&tail);
+        let _ = decode_event(&tail);
+    }
+
+    #[test]
+    fn one_flipped_bit_is_an_error_or_another_message(event in event(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        let mut wire = Vec::new();
+        encode_event(&event, &mut wire).unwrap();
+        let place = at.index(wire.len());
+        wire[place] ^= 1 << bit;
+        prop_assert_ne!(decode_event(&wire), Ok(event));
+    }
+}
+
+#[test]
+fn limits_hold_on_the_way_out() {
+    let mut wire = Vec::new();
+    let record = vec![0; RECORD_BYTES_MAX + 1];
+    let command = Command::SessionRecord { session: 1, record };
+    assert_eq!(
+        encode_command(1, &command, &mut wire),
+        Err(CodecError::TooLarge)
+    );
+    let open = SessionOpen {
+        session: 1,
+        interface: [0, 0],
+        media_timeout_ms: 0,
+        media: vec![
+            MediaOpen {
+                kind: MediaKind::Audio,
+                ports: [0, 0]
+            };
+            MEDIA_MAX + 1
+        ],
+    };
+    let command = Command::SessionOpen(open);
+    assert_eq!(
+        encode_command(1, &command, &mut wire),
+        Err(CodecError::TooLarge)
+    );
+}

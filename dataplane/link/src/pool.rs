@@ -1,0 +1,444 @@
+//! The extent pool: memory that workers capture into, in a memfd that control holds too, so that a
+//! killed dataplane's extents can still be read.
+//!
+//! ```text
+//! 0          header page: magic, version, extents, extent bytes, pid, origin of the data
+//! 4096       metadata, 64 bytes an extent, rounded up to 4096
+//! data       extents, 16 KiB each, 4 KiB-aligned (written with O_DIRECT as they are)
+//! ```
+//! An extent is an owned token ([`Extent`], neither Copy nor Clone): who holds it may write its bytes.
+//! Tokens travel recorder -> worker (ready) -> recorder (full). Readers in control see `published`
+//! bytes only: the writer stores `published` with release after the bytes, the reader loads it with
+//! acquire before them; published bytes are not written again until the extent's `generation` moves.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+
+use crate::limits::EXTENT_BYTES;
+use crate::shared_map::{SharedMap, SharedPlain, Writers, duplicate};
+
+const PAGE_BYTES: usize = 4096;
+const MAGIC: u64 = u64::from_le_bytes(*b"TLPOOL01");
+/// Extents of one pool at most (16 GiB).
+pub const EXTENTS_MAX: usize = 1 << 20;
+
+/// Where an extent is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ExtentState {
+    /// Holds nothing that matters.
+    Free = 0,
+    /// A worker appends to it.
+    Open = 1,
+    /// Handed to the recorder; not durable yet.
+    Full = 2,
+}
+
+/// Header page.
+#[repr(C)]
+struct PoolHeader {
+    magic: AtomicU64,
+    extents: AtomicU32,
+    extent_bytes: AtomicU32,
+    pid: AtomicU32,
+    reserved: AtomicU32,
+}
+
+/// Metadata of one extent, one cache line.
+#[repr(C, align(64))]
+struct ExtentLine {
+    state: AtomicU32,
+    worker: AtomicU32,
+    recording: AtomicU64,
+    ordinal: AtomicU32,
+    published: AtomicU32,
+    generation: AtomicU64,
+    origin_mono_ns: AtomicU64,
+    reserved: [AtomicU64; 3],
+}
+
+const _: () = assert!(size_of::<ExtentLine>() == 64);
+const _: () = assert!(size_of::<PoolHeader>() == 24);
+const _: () = assert!(EXTENT_BYTES.is_multiple_of(PAGE_BYTES));
+
+// SAFETY: repr(C), atomics only.
+unsafe impl SharedPlain for PoolHeader {}
+// SAFETY: repr(C), atomics only; the size assert shows that there is no padding.
+unsafe impl SharedPlain for ExtentLine {}
+
+/// Byte offset of the first extent in a pool of `extents`.
+const fn data_offset(extents: usize) -> usize {
+    PAGE_BYTES + (extents * size_of::<ExtentLine>()).next_multiple_of(PAGE_BYTES)
+}
+
+/// The dataplane's pool.
+#[derive(Debug)]
+pub struct Pool {
+    map: SharedMap,
+    file: OwnedFd,
+    extents: usize,
+}
+
+impl Pool {
+    /// Creates a pool and all of its tokens. Memory is taken from the kernel as extents are touched
+    /// (see [`Extent::prepare`]).
+    ///
+    /// # Errors
+    /// `InvalidInput` for 0 or more than [`EXTENTS_MAX`] extents; those of memfd and mmap.
+    pub fn create(extents: usize) -> io::Result<(Arc<Self>, Vec<Extent>)> {
+        if extents == 0 || extents > EXTENTS_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let bytes = data_offset(extents) + extents * EXTENT_BYTES;
+        let (map, file) = SharedMap::create("trunkline-extents", bytes, Writers::CreatorOnly)?;
+        let header = &map.view::<PoolHeader>(0, 1)[0];
+        header
+            .extents
+            .store(u32::try_from(extents).expect("below the limit"), Relaxed);
+        header.extent_bytes.store(EXTENT_BYTES as u32, Relaxed);
+        header.pid.store(std::process::id(), Relaxed);
+        header.magic.store(MAGIC, Release);
+        let pool = Arc::new(Self { map, file, extents });
+        let tokens = (0..extents)
+            .map(|index| Extent {
+                pool: pool.clone(),
+                index: index as u32,
+            })
+            .collect();
+        Ok((pool, tokens))
+    }
+
+    /// The file to hand to control.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Number of extents.
+    #[must_use]
+    pub fn extents(&self) -> usize {
+        self.extents
+    }
+
+    fn line(&self, index: u32) -> &ExtentLine {
+        &self.map.view::<ExtentLine>(PAGE_BYTES, self.extents)[index as usize]
+    }
+}
+
+/// The right to write one extent. Dropping it takes the extent out of use for good.
+#[must_use = "a dropped extent is lost to the pool"]
+pub struct Extent {
+    pool: Arc<Pool>,
+    index: u32,
+}
+
+impl fmt::Debug for Extent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Extent({}, {:?})", self.index, self.state())
+    }
+}
+
+impl Extent {
+    /// Its place in the pool.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its bytes, 16 KiB, 4 KiB-aligned.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: in bounds and alive (the pool is held); only a token's `&mut` writes this range,
+        // and `&self` excludes that.
+        unsafe { std::slice::from_raw_parts(self.start(), EXTENT_BYTES) }
+    }
+
+    /// Its bytes, to write.
+    #[must_use]
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: in bounds and alive; there is one token an extent (made in `Pool::create`, not
+        // clonable) and it is borrowed mutably, ranges of tokens are disjoint, and other processes
+        // cannot map the file writable (F_SEAL_FUTURE_WRITE).
+        unsafe { std::slice::from_raw_parts_mut(self.start(), EXTENT_BYTES) }
+    }
+
+    #[inline]
+    fn start(&self) -> *mut u8 {
+        let offset = data_offset(self.pool.extents) + self.index as usize * EXTENT_BYTES;
+        // SAFETY: index < extents, and the mapping ends with the last extent.
+        unsafe { self.pool.map.as_mut_pointer().add(offset) }
+    }
+
+    /// Touches every page, so that the worker's stores do not fault. For cold threads.
+    pub fn prepare(&mut self) {
+        for page in self.bytes_mut().chunks_exact_mut(PAGE_BYTES) {
+            page[0] = 0;
+        }
+    }
+
+    /// Gives the extent to a recording: nothing published, state open.
+    pub fn open(&mut self, worker: u16, recording: u64, ordinal: u32, origin_mono_ns: u64) {
+        let line = self.pool.line(self.index);
+        line.published.store(0, Relaxed);
+        line.generation
+            .store(line.generation.load(Relaxed).wrapping_add(1), Relaxed);
+        // A reader that sees bytes of the new use also sees the new generation.
+        fence(Release);
+        line.worker.store(u32::from(worker), Relaxed);
+        line.recording.store(recording, Relaxed);
+        line.ordinal.store(ordinal, Relaxed);
+        line.origin_mono_ns.store(origin_mono_ns, Relaxed);
+        line.state.store(ExtentState::Open as u32, Release);
+    }
+
+    /// Makes the first `used` bytes readable by others.
+    ///
+    /// # Panics
+    /// When `used` is larger than an extent.
+    #[inline]
+    pub fn publish(&mut self, used: usize) {
+        assert!(used <= EXTENT_BYTES, "published beyond the extent");
+        self.pool
+            .line(self.index)
+            .published
+            .store(used as u32, Release);
+    }
+
+    /// Bytes published.
+    #[must_use]
+    #[inline]
+    pub fn published(&self) -> usize {
+        self.pool.line(self.index).published.load(Relaxed) as usize
+    }
+
+    /// Marks it as handed to the recorder.
+    pub fn set_full(&mut self) {
+        self.pool
+            .line(self.index)
+            .state
+            .store(ExtentState::Full as u32, Release);
+    }
+
+    /// Marks it as durable or given up: free.
+    pub fn set_free(&mut self) {
+        let line = self.pool.line(self.index);
+        line.state.store(ExtentState::Free as u32, Release);
+        line.published.store(0, Release);
+    }
+
+    /// Its state.
+    #[must_use]
+    pub fn state(&self) -> ExtentState {
+        self.meta().state
+    }
+
+    /// What [`Extent::open`] stored, and what is published.
+    #[must_use]
+    pub fn meta(&self) -> ExtentMeta {
+        read_meta(self.pool.line(self.index)).expect("own states are valid")
+    }
+}
+
+/// A copy of an extent's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtentMeta {
+    /// Where it is in its life.
+    pub state: ExtentState,
+    /// The worker that opened it.
+    pub worker: u16,
+    /// Recording number (0 = the worker's own log).
+    pub recording: u64,
+    /// Its place among the recording's extents.
+    pub ordinal: u32,
+    /// Bytes that may be read.
+    pub published: usize,
+    /// Counts the uses of this extent.
+    pub generation: u64,
+    /// CLOCK_MONOTONIC ns of the recording's origin.
+    pub origin_mono_ns: u64,
+}
+
+fn read_meta(line: &ExtentLine) -> Option<ExtentMeta> {
+    let state = match line.state.load(Relaxed) {
+        0 => ExtentState::Free,
+        1 => ExtentState::Open,
+        2 => ExtentState::Full,
+        _ => return None,
+    };
+    let meta = ExtentMeta {
+        state,
+        worker: u16::try_from(line.worker.load(Relaxed)).ok()?,
+        recording: line.recording.load(Relaxed),
+        ordinal: line.ordinal.load(Relaxed),
+        published: line.published.load(Relaxed) as usize,
+        generation: line.generation.load(Relaxed),
+        origin_mono_ns: line.origin_mono_ns.load(Relaxed),
+    };
+    // Pairs with the release stores of `publish` and `open` (a relaxed load and a fence instead of
+    // an acquire load, because the reader's memory is read-only).
+    fence(Acquire);
+    (meta.published <= EXTENT_BYTES).then_some(meta)
+}
+
+/// Control's read-only view. Keeps the memory alive beyond the dataplane's death.
+#[derive(Debug)]
+pub struct PoolReader {
+    map: SharedMap,
+    file: OwnedFd,
+    extents: usize,
+}
+
+impl PoolReader {
+    /// Maps a received pool file.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is not a pool of this version; those of mmap.
+    pub fn open(file: OwnedFd) -> io::Result<Self> {
+        let most = data_offset(EXTENTS_MAX) + EXTENTS_MAX * EXTENT_BYTES;
+        let map = SharedMap::open(file.as_fd(), data_offset(1)..=most, false)?;
+        let header = &map.view::<PoolHeader>(0, 1)[0];
+        let extents = header.extents.load(Relaxed) as usize;
+        let valid = header.magic.load(Relaxed) == MAGIC
+            && header.extent_bytes.load(Relaxed) as usize == EXTENT_BYTES
+            && (1..=EXTENTS_MAX).contains(&extents)
+            && map.bytes() == data_offset(extents) + extents * EXTENT_BYTES;
+        if !valid {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not an extent pool",
+            ));
+        }
+        Ok(Self { map, file, extents })
+    }
+
+    /// Number of extents.
+    #[must_use]
+    pub fn extents(&self) -> usize {
+        self.extents
+    }
+
+    /// The process that owns (or owned) the pool.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.map.view::<PoolHeader>(0, 1)[0].pid.load(Relaxed)
+    }
+
+    /// The file, to keep or to pass on.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// An extent's metadata; `None` for one that does not exist or holds nonsense.
+    #[must_use]
+    pub fn meta(&self, index: usize) -> Option<ExtentMeta> {
+        if index >= self.extents {
+            return None;
+        }
+        read_meta(&self.map.view::<ExtentLine>(PAGE_BYTES, self.extents)[index])
+    }
+
+    /// Copies an extent's published bytes into `out` (replaced). `None` when the extent holds
+    /// nonsense or was given to another use meanwhile.
+    #[must_use]
+    pub fn copy(&self, index: usize, out: &mut Vec<u8>) -> Option<ExtentMeta> {
+        let meta = self.meta(index)?;
+        out.clear();
+        let offset = data_offset(self.extents) + index * EXTENT_BYTES;
+        let words = self
+            .map
+            .view::<AtomicU64>(offset, meta.published.div_ceil(8));
+        for word in words {
+            out.extend_from_slice(&word.load(Relaxed).to_ne_bytes());
+        }
+        out.truncate(meta.published);
+        fence(Acquire);
+        let after = self.meta(index)?;
+        (after.generation == meta.generation).then_some(meta)
+    }
+
+    /// Indexes of extents that are not free: after the dataplane's death, what it had captured and
+    /// not made durable.
+    pub fn unfinished(&self) -> impl Iterator<Item = (usize, ExtentMeta)> + '_ {
+        (0..self.extents)
+            .filter_map(|index| self.meta(index).map(|meta| (index, meta)))
+            .filter(|(_, meta)| meta.state != ExtentState::Free && meta.published > 0)
+    }
+}
+
+/// A reader's file, to be opened by somebody else.
+///
+/// # Errors
+/// Those of dup.
+pub fn duplicate_file(pool: &Pool) -> io::Result<OwnedFd> {
+    duplicate(&pool.file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_published_survives_its_owner() {
+        let (pool, mut tokens) = Pool::create(3).unwrap();
+        let reader = PoolReader::open(duplicate_file(&pool).unwrap()).unwrap();
+        let mut extent = tokens.swap_remove(1);
+        extent.prepare();
+        extent.open(2, 77, 5, 1234);
+        extent.bytes_mut()[..11].copy_from_slice(b"hello world");
+        extent.publish(11);
+        extent.bytes_mut()[11] = b'!';
+        drop((pool, tokens, extent));
+
+        let unfinished: Vec<_> = reader.unfinished().collect();
+        assert_eq!(unfinished.len(), 1);
+        let (index, meta) = unfinished[0];
+        assert_eq!(
+            (index, meta.recording, meta.ordinal, meta.worker),
+            (1, 77, 5, 2)
+        );
+        assert_eq!((meta.state, meta.origin_mono_ns), (ExtentState::Open, 1234));
+        let mut bytes = Vec::new();
+        assert!(reader.copy(index, &mut bytes).is_some());
+        assert_eq!(bytes, b"hello world");
+        assert_eq!(reader.pid(), std::process::id());
+    }
+
+    #[test]
+    fn states_follow_an_extent_through_its_life() {
+        let (pool, mut tokens) = Pool::create(1).unwrap();
+        let reader = PoolReader::open(duplicate_file(&pool).unwrap()).unwrap();
+        let mut extent = tokens.pop().unwrap();
+        assert_eq!(extent.bytes().as_ptr() as usize % 4096, 0);
+        assert_eq!(reader.unfinished().count(), 0);
+        extent.open(0, 1, 0, 0);
+        extent.publish(EXTENT_BYTES);
+        extent.set_full();
+        assert_eq!(reader.meta(0).unwrap().state, ExtentState::Full);
+        extent.set_free();
+        assert_eq!(reader.unfinished().count(), 0);
+        extent.open(0, 2, 0, 0);
+        assert_eq!(reader.meta(0).unwrap().generation, 2);
+        assert_eq!(reader.meta(0).unwrap().published, 0);
+        assert!(reader.meta(1).is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_no_pool_is_refused() {
+        let (_map, file) = SharedMap::create(
+            "foreign",
+            data_offset(1) + EXTENT_BYTES,
+            Writers::CreatorOnly,
+        )
+        .unwrap();
+        assert!(PoolReader::open(file).is_err());
+        assert!(Pool::create(0).is_err());
+    }
+}

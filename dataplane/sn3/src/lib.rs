@@ -1,0 +1,30 @@
+//! The SN3 capture format: extents, segments, frames, reader, verify and the classic SN1, SN2 and SN3 blobs.
+//!
+//! The layout is drawn in `docs/sn3.md`. A worker uses [`extent`] and [`frame`] only; the recorder
+//! uses [`writer`]; everything that reads uses [`capture`], which makes one of all formats.
+
+mod assemble;
+pub mod capture;
+pub mod classic;
+pub mod erase;
+pub mod export;
+pub mod extent;
+pub mod facts;
+pub mod file;
+pub mod frame;
+pub mod layout;
+mod map;
+pub mod reader;
+pub mod record;
+pub mod recording;
+pub mod recover;
+pub mod segment;
+pub mod sim;
+pub mod verify;
+pub mod writer;
+
+pub use capture::{Capture, CaptureError, CaptureFormat, Damage};
+pub use frame::{Frame, FrameHead, FrameKind, flags};
+pub use map::Bytes;
+pub use reader::SegmentReader;
+pub use recording::RecordingReader;

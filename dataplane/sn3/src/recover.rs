@@ -1,0 +1,457 @@
+//! After a crash: finishes segments without a footer, and rescues extents from a dead process's pool.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::extent::{ExtentHeader, Seal, checksum, extent_flags, good_until, seal};
+use crate::file::{DirectoryStore, DiskFile, SegmentFile};
+use crate::layout::{EXTENT_HEADER, EXTENT_UNITS_MAX, UNIT, VERSION};
+use crate::map::Bytes;
+use crate::reader::{Found, SegmentReader, directory_entries};
+use crate::segment::{DirectoryEntry, SegmentFooter, SegmentHeader, list, segment_flags};
+use crate::writer::{Leftover, SegmentOrigin, SegmentWriter, count_in};
+
+/// What finishing a leftover segment came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// It has a footer, or another process writes it: nothing was done.
+    Whole,
+    /// It held nothing and was removed.
+    Removed,
+    /// It has a footer now.
+    Recovered {
+        /// Extents kept.
+        extents: u32,
+        /// Bytes that were torn by the crash and are marked as lost, in order of their offset.
+        lost: Vec<(u64, u64)>,
+    },
+}
+
+/// Finishes all leftover segments of a directory. Errors of single files do not keep it from the others.
+///
+/// # Errors
+/// Those of reading the directory.
+pub fn finish_leftovers(directory: &Path) -> io::Result<Vec<(PathBuf, io::Result<Finished>)>> {
+    let mut results = Vec::new();
+    for (_, path) in list(directory)? {
+        let result = finish_leftover(&path);
+        if !matches!(result, Ok(Finished::Whole)) {
+            results.push((path, result));
+        }
+    }
+    Ok(results)
+}
+
+/// Finishes one segment that a crash left without a footer: torn extents are cut back to their good
+/// frames, what else is torn is marked as lost, and directory and footer are written.
+///
+/// # Errors
+/// Those of the disk; `InvalidData` when the first unit is damaged too.
+pub fn finish_leftover(path: &Path) -> io::Result<Finished> {
+    let mut file = match reopen_locked(path) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Finished::Whole),
+        other => other?,
+    };
+    let length = path.metadata()?.len();
+    if length <= UNIT as u64 {
+        std::fs::remove_file(path)?;
+        return Ok(Finished::Removed);
+    }
+    // Not `open`: our own lock would make it look like a segment in the making.
+    let reader = SegmentReader::over(Bytes::open(path)?, path).map_err(io::Error::other)?;
+    if reader.footer().is_some() {
+        return Ok(Finished::Whole);
+    }
+    let Some(header) = reader.header().copied() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the first unit is damaged",
+        ));
+    };
+    let (state, repairs, lost) = survey(&reader, &header);
+    drop(reader);
+    if state.totals.extents == 0 {
+        std::fs::remove_file(path)?;
+        return Ok(Finished::Removed);
+    }
+    for (page, bytes) in &repairs {
+        write_all(&mut file, bytes, u64::from(*page) * UNIT as u64)?;
+    }
+    let now_ns = state.totals.last_ns;
+    let mut writer = SegmentWriter::resume(file, header, state);
+    let footer = writer.finish(now_ns)?;
+    Ok(Finished::Recovered {
+        extents: footer.extents,
+        lost,
+    })
+}
+
+/// Takes the file's lock while nobody creates segments: one just created is locked by its writer then.
+fn reopen_locked(path: &Path) -> io::Result<DiskFile> {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let turn = File::open(directory.unwrap_or(Path::new(".")))?;
+    turn.lock()?;
+    DiskFile::reopen(path)
+}
+
+type Repairs = Vec<(u32, Vec<u8>)>;
+
+/// Looks at every extent of an unfinished segment and decides what to write over torn ones.
+fn survey(reader: &SegmentReader, header: &SegmentHeader) -> (Leftover, Repairs, Vec<(u64, u64)>) {
+    let mut state = Leftover {
+        next_page: 1,
+        length: reader.length(),
+        totals: SegmentFooter {
+            number: header.number,
+            worker: header.worker,
+            flags: header.flags | segment_flags::RECOVERED,
+            ..SegmentFooter::default()
+        },
+        ..Leftover::default()
+    };
+    let mut entries = Vec::new();
+    let mut listed = HashSet::new();
+    let mut damaged = Vec::new();
+    for found in reader.hop(true) {
+        match &found {
+            Found::Extent(view) if view.header.has(extent_flags::DIRECTORY) => {
+                state.directory_page = view.page;
+                state.directories += 1;
+                listed.extend(directory_entries(view).map(|entry| entry.page));
+                state.next_page = view.page + u32::from(view.header.units);
+            }
+            Found::Extent(view) => {
+                entries.push((view.page, view.header));
+                state.next_page = view.page + u32::from(view.header.units);
+            }
+            Found::Damaged {
+                offset,
+                length,
+                extent,
+                ..
+            } => {
+                let page = (offset / UNIT as u64) as u32;
+                let units = (length / UNIT as u64) as u32;
+                damaged.push((
+                    page,
+                    units,
+                    extent.as_ref().and_then(|view| cut_back(view.bytes)),
+                ));
+            }
+        }
+    }
+    let mut repairs = Repairs::new();
+    let mut lost = Vec::new();
+    let last_whole = state.next_page;
+    for (page, units, kept) in damaged {
+        let mut at = page;
+        if let Some((header, bytes)) = kept {
+            at += u32::from(header.units);
+            entries.push((page, header));
+            repairs.push((page, bytes));
+            state.next_page = state.next_page.max(at);
+        }
+        let end = page + units;
+        if at < end && end <= last_whole {
+            lost.push((
+                u64::from(at) * UNIT as u64,
+                u64::from(end - at) * UNIT as u64,
+            ));
+            repairs.extend(lost_extents(at, end));
+        }
+    }
+    entries.sort_by_key(|(page, _)| *page);
+    for (page, header) in entries {
+        count_in(&mut state.totals, &header);
+        if !listed.contains(&page) {
+            state.unlisted.push(DirectoryEntry::of(page, &header));
+        }
+    }
+    (state, repairs, lost)
+}
+
+/// Seals again what is good of a torn extent.
+fn cut_back(bytes: &[u8]) -> Option<(ExtentHeader, Vec<u8>)> {
+    let header = ExtentHeader::decode(bytes)?;
+    let used = good_until(bytes, &header);
+    if used as usize == EXTENT_HEADER {
+        return None;
+    }
+    let mut extent = bytes[..(used as usize).next_multiple_of(UNIT).min(bytes.len())].to_vec();
+    extent.resize((used as usize).next_multiple_of(UNIT), 0);
+    reopen_header(&mut extent, &header);
+    let asked = Seal {
+        used,
+        prev_segment: header.prev_segment,
+        prev_page: header.prev_page,
+        dropped: header.dropped,
+        flags: extent_flags::RECOVERED,
+    };
+    let header = seal(&mut extent, &asked)?;
+    extent.truncate(header.bytes());
+    Some((header, extent))
+}
+
+fn reopen_header(extent: &mut [u8], header: &ExtentHeader) {
+    let units = (extent.len() / UNIT) as u8;
+    let open = ExtentHeader {
+        flags: 0,
+        units,
+        used: EXTENT_HEADER as u32,
+        ..*header
+    };
+    extent[..EXTENT_HEADER].copy_from_slice(&open.encode());
+}
+
+/// Extents of no recording that say that nothing is left between two pages.
+fn lost_extents(from: u32, to: u32) -> impl Iterator<Item = (u32, Vec<u8>)> {
+    let step = u32::from(EXTENT_UNITS_MAX);
+    (from..to)
+        .step_by(step as usize)
+        .map(move |page| (page, lost_extent((to - page).min(step) as u8)))
+}
+
+/// One of them. Neither directories nor footers count it.
+pub(crate) fn lost_extent(units: u8) -> Vec<u8> {
+    erased_extent(&ExtentHeader {
+        units,
+        version: VERSION,
+        ..ExtentHeader::default()
+    })
+}
+
+/// The bytes of an erased extent: its header, then zeros.
+pub(crate) fn erased_extent(header: &ExtentHeader) -> Vec<u8> {
+    let mut header = ExtentHeader {
+        flags: header.flags | extent_flags::ERASED | extent_flags::SEALED,
+        used: EXTENT_HEADER as u32,
+        checksum: 0,
+        frames: 0,
+        span_us: 0,
+        ..*header
+    };
+    header.checksum = checksum(&header.encode());
+    let mut bytes = vec![0u8; header.bytes()];
+    bytes[..EXTENT_HEADER].copy_from_slice(&header.encode());
+    bytes
+}
+
+fn write_all(file: &mut impl SegmentFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.write_at(&bytes[done..], offset + done as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => done += count,
+        }
+    }
+    Ok(())
+}
+
+/// An extent in the memory of a dead process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Worker that filled it.
+    pub worker: u16,
+    /// Its published bytes, from the header on.
+    pub bytes: Vec<u8>,
+}
+
+/// A rescued extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rescued {
+    /// Recording.
+    pub recording: u64,
+    /// Ordinal.
+    pub ordinal: u32,
+    /// Where it is now.
+    pub segment: u32,
+    /// See `segment`.
+    pub page: u32,
+    /// Its frames.
+    pub frames: u32,
+    /// Its bytes in use.
+    pub used: u32,
+}
+
+/// Writes what a dead process had captured and not written into new segments of its workers' series.
+///
+/// Each image is taken frame by frame to the first bad checksum. Extents that are on disk already
+/// are left out. The result is ordered by recording and ordinal.
+///
+/// # Errors
+/// Those of the disk.
+pub fn rescue(
+    directory: &Path,
+    images: &[Image],
+    epoch: u64,
+    clock: crate::record::ClockTriple,
+) -> io::Result<Vec<Rescued>> {
+    let mut store = DirectoryStore::buffered(directory)?;
+    let mut waiting: Vec<(&Image, ExtentHeader, u32)> = images
+        .iter()
+        .filter_map(|image| {
+            let header = ExtentHeader::decode(&image.bytes)?;
+            let used = good_until(&image.bytes, &header);
+            (used as usize > EXTENT_HEADER && !header.has(extent_flags::SEALED))
+                .then_some((image, header, used))
+        })
+        .collect();
+    let mut known = on_disk(directory, &waiting)?;
+    waiting.retain(|(_, header, _)| {
+        !known
+            .get(&header.recording)
+            .is_some_and(|have| have.contains_key(&header.ordinal))
+    });
+    waiting.sort_by_key(|(image, header, _)| (image.worker, header.recording, header.ordinal));
+    let mut rescued = Vec::new();
+    for of_worker in waiting.chunk_by(|a, b| a.0.worker == b.0.worker) {
+        let origin = SegmentOrigin {
+            worker: of_worker[0].0.worker,
+            epoch,
+            clock,
+            flags: segment_flags::RESCUED,
+        };
+        let mut writer = SegmentWriter::create(&mut store, &origin)?;
+        for (image, header, used) in of_worker {
+            let have = known.entry(header.recording).or_default();
+            let before = have
+                .range(..header.ordinal)
+                .next_back()
+                .map(|(_, place)| *place);
+            let (prev_segment, prev_page) = before.unwrap_or((0, 0));
+            let flags = extent_flags::RECOVERED;
+            let asked = Seal {
+                used: *used,
+                prev_segment,
+                prev_page,
+                dropped: 0,
+                flags,
+            };
+            if !writer.has_room() {
+                writer.flush()?;
+            }
+            let Some(staged) = writer.stage(&image.bytes, &asked) else {
+                continue;
+            };
+            have.insert(header.ordinal, (writer.number(), staged.page));
+            rescued.push(Rescued {
+                recording: header.recording,
+                ordinal: header.ordinal,
+                segment: writer.number(),
+                page: staged.page,
+                frames: staged.header.frames,
+                used: *used,
+            });
+        }
+        writer.finish(clock.mono_ns)?;
+    }
+    rescued.sort_by_key(|one| (one.recording, one.ordinal));
+    Ok(rescued)
+}
+
+/// Place of each whole extent on disk, by recording and ordinal.
+type Places = BTreeMap<u64, BTreeMap<u32, (u32, u32)>>;
+
+/// How long before the oldest image a segment may have ended and still matter.
+const RECENT_NS: u64 = 60_000_000_000;
+
+/// Looks through the segments, the newest first. Older ones are left out once every recording that
+/// goes on was met.
+fn on_disk(directory: &Path, wanted: &[(&Image, ExtentHeader, u32)]) -> io::Result<Places> {
+    let mut missing: HashSet<u64> = wanted
+        .iter()
+        .map(|(_, header, _)| header.recording)
+        .collect();
+    let recordings = missing.clone();
+    missing.retain(|recording| {
+        // One that starts with an image has nothing on disk.
+        wanted
+            .iter()
+            .all(|(_, header, _)| header.recording != *recording || header.ordinal != 0)
+    });
+    let oldest_ns = wanted
+        .iter()
+        .map(|(_, header, _)| header.first_ns)
+        .min()
+        .unwrap_or(0);
+    let mut places = Places::new();
+    if recordings.is_empty() {
+        return Ok(places);
+    }
+    for (number, path) in list(directory)?.into_iter().rev() {
+        let Ok(reader) = SegmentReader::open(&path) else {
+            continue;
+        };
+        let old = reader
+            .footer()
+            .is_some_and(|footer| footer.last_ns + RECENT_NS < oldest_ns);
+        if old && missing.is_empty() {
+            continue;
+        }
+        for entry in reader.index().0 {
+            if recordings.contains(&entry.recording) && reader.extent_at(entry.page).is_ok() {
+                missing.remove(&entry.recording);
+                let have = places.entry(entry.recording).or_default();
+                have.entry(entry.ordinal).or_insert((number, entry.page));
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// The end of what is on disk of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastPlace {
+    /// Ordinal of the extent to come.
+    pub next_ordinal: u32,
+    /// Where the last one is.
+    pub segment: u32,
+    /// See `segment`.
+    pub page: u32,
+}
+
+/// Where recordings that are to go on have come to: looks through the segments from the newest on,
+/// until each was met. A recording with nothing on disk is left out.
+///
+/// # Errors
+/// Those of reading the directory.
+pub fn last_places(
+    directory: &Path,
+    recordings: &BTreeSet<u64>,
+) -> io::Result<BTreeMap<u64, LastPlace>> {
+    let mut places: BTreeMap<u64, LastPlace> = BTreeMap::new();
+    for (number, path) in list(directory)?.into_iter().rev() {
+        if recordings
+            .iter()
+            .all(|recording| places.contains_key(recording))
+        {
+            break;
+        }
+        let Ok(reader) = SegmentReader::open(&path) else {
+            continue;
+        };
+        for entry in reader.index().0 {
+            let known = places.get(&entry.recording);
+            let newer = known.is_none_or(|known| entry.ordinal >= known.next_ordinal);
+            // Of a segment older than one that was met, nothing is newer.
+            if recordings.contains(&entry.recording)
+                && newer
+                && known.is_none_or(|known| known.segment == number)
+                && reader.extent_at(entry.page).is_ok()
+            {
+                let next_ordinal = entry.ordinal.saturating_add(1);
+                let place = LastPlace {
+                    next_ordinal,
+                    segment: number,
+                    page: entry.page,
+                };
+                places.insert(entry.recording, place);
+            }
+        }
+    }
+    Ok(places)
+}

@@ -1,0 +1,18 @@
+//! SIP and RTP load generation, as a library and as the rtpgen command.
+#![forbid(unsafe_code)]
+
+mod call;
+mod calls;
+pub mod flows;
+pub mod media;
+pub mod options;
+pub mod receiver;
+pub mod report;
+pub mod rtp;
+mod sip;
+pub mod tone;
+
+pub use calls::run_calls;
+pub use flows::{FlowResult, FlowsReport, run_sink, run_stream};
+pub use options::{CallsOptions, Hangup, SinkOptions, StreamOptions};
+pub use report::{CallResult, EndResult, Percentiles, Report, Totals};

@@ -1,0 +1,152 @@
+//! `sn3 wav`.
+
+use crate::Outcome;
+use crate::output::{Output, interrupted};
+use crate::source::{Opened, Source, complain};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::path::{Path, PathBuf};
+use trunkline_audio::{AudioError, Options, Plan, write_wav};
+use trunkline_codec::{CodecKind, Format};
+
+/// Shorter calls are done before a bar could be read.
+const BAR_FROM_MS: u64 = 300_000;
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  sn3 wav call.sn3 -o call.wav\n  \
+    sn3 wav w0-00000001.sn3s --recording 7 -o call.wav\n  \
+    sn3 wav old.sn2 --codec G722 --rate 8000 -o old.wav\n\n\
+    Everything readable is written. Damage is named with its byte offset, exit code 1; loss,\n\
+    duplicates and reordering in the network are no damage.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    /// The WAV to write; - for the standard output.
+    #[arg(short, long, value_name = "OUT.wav")]
+    output: PathBuf,
+    /// The codec of a capture that does not name it: PCMU, PCMA, G722, opus, L16 …, optionally
+    /// with clock rate and channels (L16/16000/1).
+    #[arg(long, value_name = "NAME", value_parser = parse_codec)]
+    codec: Option<Format>,
+    /// Samples a second; otherwise the highest rate of any leg.
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(4_000..=192_000))]
+    rate: Option<u32>,
+    /// Put early media in front of the answer.
+    #[arg(long)]
+    early: bool,
+    /// Make telephone events (DTMF) audible as tones.
+    #[arg(long)]
+    tones: bool,
+    /// Mix both sides into one channel.
+    #[arg(long)]
+    mono: bool,
+    /// Leave out what lies before this time.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    from: Option<u64>,
+    /// Leave out what lies after this time.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    to: Option<u64>,
+}
+
+/// Seconds, with a fraction if need be, as ms.
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok((seconds * 1_000.0).round() as u64),
+        _ => Err("not a time in seconds".to_owned()),
+    }
+}
+
+/// `NAME[/CLOCK[/CHANNELS]]`.
+pub(crate) fn parse_codec(text: &str) -> Result<Format, String> {
+    let mut parts = text.split('/');
+    let name = parts.next().unwrap_or_default();
+    let number = |part: Option<&str>| match part {
+        None => Ok(0_u32),
+        Some(part) => part.parse().map_err(|_| format!("{part} is not a number")),
+    };
+    let clock_hz = number(parts.next())?;
+    let channels = u8::try_from(number(parts.next())?).map_err(|_| "too many channels")?;
+    let format = Format::from_sdp(name, clock_hz, channels);
+    let format = format
+        .filter(|format| format.kind.is_sound())
+        .ok_or_else(|| {
+            let names: Vec<&str> = CodecKind::ALL
+                .iter()
+                .filter(|kind| kind.is_sound())
+                .map(|kind| kind.name())
+                .collect();
+            format!("no such codec; known are {}", names.join(", "))
+        })?;
+    format
+        .decoder()
+        .map(|_| format)
+        .map_err(|error| error.to_string())
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let file = &arguments.source.file;
+    let capture = match arguments.source.open()? {
+        Opened::Capture(capture) => capture,
+        Opened::Listed(outcome) => return Ok(outcome),
+    };
+    let options = Options {
+        codec: arguments.codec,
+        rate_hz: arguments.rate,
+        early: arguments.early,
+        tones: arguments.tones,
+        mono: arguments.mono,
+        from_ms: arguments.from.unwrap_or(0),
+        to_ms: arguments.to,
+        any_length: false,
+    };
+    let damaged = complain(&capture, file);
+    let plan = Plan::new(&capture, &options).with_context(|| file.display().to_string())?;
+    for note in plan.notes() {
+        eprintln!("sn3: {}: {note}", file.display());
+    }
+    if let Some((frames, offset)) = plan.nonsense() {
+        eprintln!(
+            "sn3: {}: damaged at byte {offset}: impossible capture time ({frames} frames left out)",
+            file.display(),
+        );
+    }
+    let flawed = damaged || plan.nonsense().is_some() || plan.has_unsupported();
+    let mut output = Output::create(&arguments.output)?;
+    let bar = bar(&plan, file);
+    let mut progress = |done, _total| {
+        bar.set_position(done);
+        !interrupted()
+    };
+    let counts = match write_wav(&capture, &plan, &mut output, &mut progress) {
+        Err(AudioError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Ok(Outcome::Flawed);
+        }
+        other => other.with_context(|| arguments.output.display().to_string())?,
+    };
+    bar.finish_and_clear();
+    output.finish()?;
+    if counts.refused > 0 {
+        eprintln!(
+            "sn3: {}: {} packets were no frames of their codec and are silent",
+            file.display(),
+            counts.refused,
+        );
+    }
+    Ok(if flawed {
+        Outcome::Flawed
+    } else {
+        Outcome::Fine
+    })
+}
+
+fn bar(plan: &Plan, file: &Path) -> ProgressBar {
+    if plan.duration_ms() < BAR_FROM_MS {
+        return ProgressBar::hidden();
+    }
+    // Drawn only where the standard error is a terminal.
+    let bar = ProgressBar::with_draw_target(Some(plan.samples()), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(file.display().to_string());
+    bar
+}

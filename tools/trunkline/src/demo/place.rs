@@ -1,0 +1,142 @@
+//! Where the demo runs: a folder of its own, and ports that nobody uses.
+
+use anyhow::{Context, Result};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+/// Ports of the media range: two pairs a call, and room for those that others hold.
+const MEDIA_PORTS: u16 = 400;
+/// Where a free range is looked for: below the ports that the kernel gives out itself.
+const MEDIA_FIRST: u16 = 16_384;
+const MEDIA_LAST: u16 = 32_000;
+
+/// A prepared place.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) folder: PathBuf,
+    pub(super) sip_port: u16,
+    pub(super) http_port: u16,
+    /// Where the calls are answered.
+    pub(super) callee_port: u16,
+}
+
+impl Place {
+    /// The configuration's name in the folder.
+    pub(super) const CONFIG: &str = "trunkline.toml";
+
+    pub(super) fn prepare(wanted: Option<&Path>) -> Result<Self> {
+        let folder = match wanted {
+            Some(folder) => folder.to_owned(),
+            None => new_folder()?,
+        };
+        let folder = std::path::absolute(&folder)?;
+        let named = || folder.display().to_string();
+        std::fs::create_dir_all(&folder).with_context(named)?;
+        let [sip_port, callee_port] = sip_ports()?;
+        let http_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let place = Self {
+            folder,
+            sip_port,
+            http_port,
+            callee_port,
+        };
+        std::fs::create_dir_all(place.sounds())?;
+        super::write(&place.folder.join(Self::CONFIG), &place.config_text()?)?;
+        Ok(place)
+    }
+
+    /// Folder of the WAV and SN3 files.
+    pub(super) fn sounds(&self) -> PathBuf {
+        self.folder.join("wav")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn config_text(&self) -> Result<String> {
+        let first = free_media_ports()?;
+        let last = first + MEDIA_PORTS - 1;
+        let Self {
+            sip_port,
+            http_port,
+            callee_port,
+            ..
+        } = self;
+        Ok(format!(
+            r#"data_dir = "data"
+drain_timeout_s = 1
+
+[dataplane]
+ports = "{first}-{last}"
+
+[control]
+http = "127.0.0.1:{http_port}"
+
+[sip]
+listen = ["udp:127.0.0.1:{sip_port}", "tcp:127.0.0.1:{sip_port}"]
+
+[[route]]
+next = "sip:127.0.0.1:{callee_port}"
+record = true
+"#
+        ))
+    }
+}
+
+/// A folder beside the program's own (cargo's target folder), named by our process id; those of
+/// processes that are gone are removed. Outside cargo: in the temporary folder.
+fn new_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("the own program cannot be found")?;
+    let profile = own
+        .parent()
+        .filter(|folder| folder.ends_with("release") || folder.ends_with("debug"));
+    let demos = match profile.and_then(Path::parent) {
+        Some(target) => target.join("demo"),
+        None => std::env::temp_dir().join("trunkline-demo"),
+    };
+    for entry in std::fs::read_dir(&demos).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("run-"))
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Somebody else's folder stays: that is no problem of ours.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(demos.join(format!("run-{}", std::process::id())))
+}
+
+/// Two ports that are free for UDP and TCP.
+fn sip_ports() -> Result<[u16; 2]> {
+    let mut held = Vec::new();
+    let mut ports = Vec::new();
+    for _ in 0..100 {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = udp.local_addr()?.port();
+        if let Ok(tcp) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            ports.push(port);
+            held.push((udp, tcp));
+        }
+        if let [first, second] = ports[..] {
+            return Ok([first, second]);
+        }
+    }
+    anyhow::bail!("no free ports for SIP")
+}
+
+/// First port of a range in which every one can be bound now.
+fn free_media_ports() -> Result<u16> {
+    let is_free = |port: u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let ranges = (MEDIA_LAST - MEDIA_FIRST) / MEDIA_PORTS;
+    // Two demos at a time should not look at the same ranges in the same order.
+    let offset = u16::try_from(std::process::id() % u32::from(ranges)).unwrap_or_default();
+    (0..ranges)
+        .map(|index| MEDIA_FIRST + (index + offset) % ranges * MEDIA_PORTS)
+        .find(|first| (*first..*first + MEDIA_PORTS).all(is_free))
+        .context("no free ports for media")
+}

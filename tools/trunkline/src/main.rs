@@ -1,0 +1,132 @@
+//! The trunkline command: up, check, demo and the operator commands.
+#![forbid(unsafe_code)]
+
+mod check;
+mod client;
+mod demo;
+mod guard;
+mod operate;
+mod table;
+mod up;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "trunkline",
+    version,
+    about = "Media relay and call recording: starts the appliance and talks to a running one.",
+    after_help = "Example: trunkline up --config trunkline.toml"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run both processes in the foreground and restart one that dies.
+    ///
+    /// SIGINT or SIGTERM: new calls get 503, live ones a BYE after `drain_timeout_s`, recordings are
+    /// sealed. A second signal stops at once.
+    #[command(after_help = "Example: trunkline up --config /etc/trunkline/trunkline.toml")]
+    Up(up::Options),
+    /// Judge a configuration: exit code 0 when it is good, 1 with all its errors.
+    #[command(after_help = "Example: trunkline check trunkline.toml")]
+    Check(check::Options),
+    /// Place 20 recorded calls on this machine and check what was recorded.
+    #[command(after_help = "Example: trunkline demo")]
+    Demo(demo::Options),
+    /// List live calls, or those that are over.
+    #[command(after_help = "Example: trunkline calls --json")]
+    Calls(operate::CallsOptions),
+    /// List recordings, newest first.
+    #[command(
+        after_help = "Example: trunkline recordings --party +4930 --from 2026-11-01T00:00:00Z"
+    )]
+    Recordings(operate::RecordingsOptions),
+    /// Show what each worker counts.
+    #[command(after_help = "Example: trunkline workers")]
+    Workers(operate::ListOptions),
+    /// End a call: BYE to both sides.
+    #[command(after_help = "Example: trunkline hangup 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77")]
+    Hangup(operate::HangupOptions),
+    /// Start, pause, resume, stop or keep a call's recording.
+    #[command(after_help = "Example: trunkline record 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77 pause")]
+    Record(operate::RecordOptions),
+    /// List recording sessions with recorders (not supported yet).
+    #[command(after_help = "Example: trunkline siprec --json")]
+    Siprec(operate::ListOptions),
+    /// List calls that should have been recorded and were not (not supported yet).
+    #[command(
+        after_help = "Example: trunkline audit --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z"
+    )]
+    Audit(AuditOptions),
+    /// Say why a call went as it did (not supported yet).
+    #[command(after_help = "Example: trunkline explain 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77")]
+    Explain(ExplainOptions),
+    /// Run a program that ends when its starter does.
+    #[command(hide = true, name = guard::COMMAND)]
+    Guard(guard::Options),
+}
+
+#[derive(Args)]
+struct AuditOptions {
+    /// From when on (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    from: String,
+    /// Until when.
+    #[arg(long, value_name = "TIME")]
+    to: String,
+    #[command(flatten)]
+    target: client::Target,
+}
+
+#[derive(Args)]
+struct ExplainOptions {
+    /// The call's id.
+    call: String,
+    #[command(flatten)]
+    target: client::Target,
+}
+
+/// The file a command takes without `--config`.
+fn default_config() -> PathBuf {
+    PathBuf::from("trunkline.toml")
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Up(options) => up::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Calls(options) => operate::calls(&options),
+        Command::Recordings(options) => operate::recordings(&options),
+        Command::Workers(options) => operate::workers(&options),
+        Command::Hangup(options) => operate::hangup(&options),
+        Command::Record(options) => operate::record(&options),
+        Command::Siprec(_) => not_supported("siprec"),
+        Command::Audit(options) => {
+            let _ = (options.from, options.to, options.target);
+            not_supported("audit")
+        }
+        Command::Explain(options) => {
+            let _ = (options.call, options.target);
+            not_supported("explain")
+        }
+        Command::Guard(options) => guard::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("trunkline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn not_supported(command: &str) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("{command}: not supported yet")
+}

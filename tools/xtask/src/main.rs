@@ -1,0 +1,43 @@
+//! Project tasks: `cargo xtask ci`, `cargo xtask bench NAME`, `cargo demo`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ci;
+mod command;
+mod demo;
+mod systemd;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Project tasks",
+    after_help = "Example: cargo xtask ci"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the tests need, then check formatting, lints, licences and run all tests.
+    Ci(ci::Options),
+    /// Build a benchmark in release and run it alone on this machine.
+    Bench(bench::Options),
+    /// Build everything and place 20 recorded calls on this machine.
+    Demo(demo::Options),
+}
+
+fn main() {
+    let result = match Arguments::parse().task {
+        Task::Ci(options) => ci::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Demo(options) => demo::run(&options),
+    };
+    if let Err(error) = result {
+        eprintln!("xtask: {error:#}");
+        std::process::exit(1);
+    }
+}

@@ -60,6 +60,17 @@ struct Queue {
     stop: bool,
 }
 
+impl Queue {
+    /// A recording brings its place along, so an older place that waits must not be written after it.
+    fn forget_storage(&mut self, number: u64) {
+        let key = Key::Storage(number);
+        if self.waiting.remove(&key).is_some() {
+            self.order.retain(|waiting| *waiting != key);
+            self.committed += 1;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
@@ -212,6 +223,9 @@ impl CatalogHandle {
     fn submit(&self, write: Write) -> bool {
         let mut queue = lock(&self.shared.queue);
         let key = write.key();
+        if let Key::Recording(number) = key {
+            queue.forget_storage(number);
+        }
         if let Some(waiting) = queue.waiting.get_mut(&key) {
             *waiting = write;
             return true;
@@ -329,15 +343,15 @@ impl CatalogHandle {
     /// It could not be read.
     pub fn recording(&self, id: &str) -> Result<Option<StoredRecording>, CatalogError> {
         let writes = self.uncommitted();
-        let waiting = writes.iter().rev().find_map(|write| match write {
-            Write::Recording(stored) if stored.recording.id == id => Some((**stored).clone()),
+        let waiting = writes.iter().enumerate().rev().find_map(|(at, write)| match write {
+            Write::Recording(stored) if stored.recording.id == id => Some((at, stored)),
             _ => None,
         });
-        let mut found = match waiting {
-            Some(stored) => Some(stored),
-            None => self.read(|catalog| catalog.recording(id))?,
+        let (mut found, newer) = match waiting {
+            Some((at, stored)) => (Some((**stored).clone()), &writes[at + 1..]),
+            None => (self.read(|catalog| catalog.recording(id))?, &writes[..]),
         };
-        for write in &writes {
+        for write in newer {
             if let (Some(stored), Write::Storage(storage)) = (&mut found, write)
                 && stored.storage.number == storage.number
             {

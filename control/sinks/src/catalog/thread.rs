@@ -343,10 +343,14 @@ impl CatalogHandle {
     /// It could not be read.
     pub fn recording(&self, id: &str) -> Result<Option<StoredRecording>, CatalogError> {
         let writes = self.uncommitted();
-        let waiting = writes.iter().enumerate().rev().find_map(|(at, write)| match write {
-            Write::Recording(stored) if stored.recording.id == id => Some((at, stored)),
-            _ => None,
-        });
+        let waiting = writes
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(at, write)| match write {
+                Write::Recording(stored) if stored.recording.id == id => Some((at, stored)),
+                _ => None,
+            });
         let (mut found, newer) = match waiting {
             Some((at, stored)) => (Some((**stored).clone()), &writes[at + 1..]),
             None => (self.read(|catalog| catalog.recording(id))?, &writes[..]),

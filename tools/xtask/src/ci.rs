@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tshark", "tshark"),
     ("ffmpeg", "ffmpeg"),
     ("sox", "sox"),
+    ("xmllint", "libxml2-utils"),
     ("systemd-analyze", "systemd"),
 ];
 

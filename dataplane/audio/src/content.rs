@@ -89,7 +89,9 @@ impl<'a> Contents<'a> {
         let side = frame.side & 1;
         if let Some(payload) = self.facts.payload_at(side, frame.media, pt, frame.wall_ns) {
             let format = Format::from_sdp(&payload.codec, payload.clock_hz, payload.channels);
-            return Some(format.map_or(Content::Unknown, of_format));
+            return Some(format.map_or(Content::Unknown, |format| {
+                of_format(format.with_parameters(&payload.fmtp))
+            }));
         }
         CodecKind::from_static_payload_type(pt).map(of_format)
     }

@@ -157,9 +157,8 @@ impl Shape {
         let (bytes, step) = (pair.bytes as i64, pair.step);
         let make = |kind, clock_hz, plain| Guess {
             format: Format {
-                kind,
                 clock_hz,
-                channels: Format::usual(kind).channels,
+                ..Format::usual(kind)
             },
             plain,
             why: format!("payloads of {bytes} bytes, timestamp steps of {step}"),

@@ -1,6 +1,6 @@
 //! What SDP says of a payload type, and what follows from it.
 
-use crate::{CodecError, Decoder, Encoder, g711, g722, gsm, l16, opus};
+use crate::{CodecError, Decoder, Encoder, amr, g711, g722, g729, gsm, l16, opus};
 
 /// Codecs by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,6 +107,7 @@ impl CodecKind {
             kind,
             clock_hz,
             channels,
+            framing: Framing::UNSAID,
         })
     }
 
@@ -127,6 +128,51 @@ pub struct Format {
     pub clock_hz: u32,
     /// Channels in the payload.
     pub channels: u8,
+    /// How frames lie in the payload; matters for AMR and AMR-WB only.
+    pub framing: Framing,
+}
+
+/// How AMR frames lie in a payload (RFC 4867 section 8.1); the default is what SDP means when it
+/// says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Framing {
+    /// Every part begins at an octet (`octet-align`), rather than bit by bit.
+    pub octet_aligned: bool,
+    /// A checksum for each frame (`crc`).
+    pub checksums: bool,
+    /// Octets sorted by their weight (`robust-sorting`).
+    pub sorted: bool,
+    /// Frames spread over packets (`interleaving`).
+    pub interleaved: bool,
+}
+
+impl Framing {
+    const UNSAID: Self = Self {
+        octet_aligned: false,
+        checksums: false,
+        sorted: false,
+        interleaved: false,
+    };
+
+    /// From the parameters of an SDP `fmtp` line.
+    #[must_use]
+    pub fn of(fmtp: &str) -> Self {
+        let mut framing = Self::UNSAID;
+        for parameter in fmtp.split([';', ' ']) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, "1"));
+            let set = value.trim() != "0";
+            match name.trim().to_ascii_lowercase().as_str() {
+                "octet-align" => framing.octet_aligned = set,
+                "crc" => framing.checksums = set,
+                "robust-sorting" => framing.sorted = set,
+                "interleaving" => framing.interleaved = set,
+                _ => {}
+            }
+        }
+        // Each of these implies it.
+        framing.octet_aligned |= framing.checksums | framing.sorted | framing.interleaved;
+        framing
+    }
 }
 
 impl Format {
@@ -142,6 +188,16 @@ impl Format {
             kind,
             clock_hz,
             channels,
+            framing: Framing::UNSAID,
+        }
+    }
+
+    /// The same with the parameters of its SDP `fmtp` line.
+    #[must_use]
+    pub fn with_parameters(self, fmtp: &str) -> Self {
+        Self {
+            framing: Framing::of(fmtp),
+            ..self
         }
     }
 
@@ -162,6 +218,7 @@ impl Format {
             } else {
                 channels
             },
+            framing: Framing::UNSAID,
         })
     }
 
@@ -187,7 +244,9 @@ impl Format {
             CodecKind::L16 => bytes / (2 * usize::from(self.channels.max(1))),
             CodecKind::Opus => opus::samples(payload)?,
             CodecKind::Gsm if bytes.is_multiple_of(33) => bytes / 33 * gsm::FRAME_SAMPLES,
-            CodecKind::G729 => bytes / 10 * 80 + if bytes % 10 == 2 { 80 } else { 0 },
+            CodecKind::G729 => g729::samples(bytes)?,
+            CodecKind::Amr => amr::samples(payload, false, self.framing)?,
+            CodecKind::AmrWb => amr::samples(payload, true, self.framing)?,
             _ => return None,
         };
         (samples > 0).then_some(samples)
@@ -206,6 +265,9 @@ impl Format {
             CodecKind::G722 => Box::new(g722::G722Decoder::new()),
             CodecKind::Opus => Box::new(opus::OpusDecoder::new()?),
             CodecKind::Gsm => Box::new(gsm::GsmDecoder::new()),
+            CodecKind::G729 => Box::new(g729::G729Decoder::new()?),
+            CodecKind::Amr => Box::new(amr::AmrDecoder::new(false, self.framing)?),
+            CodecKind::AmrWb => Box::new(amr::AmrDecoder::new(true, self.framing)?),
             _ => return Err(self.not_supported()),
         })
     }
@@ -222,12 +284,21 @@ impl Format {
             CodecKind::L16 => Box::new(l16::L16Encoder::new(self.clock_hz)),
             CodecKind::G722 => Box::new(g722::G722Encoder::new()),
             CodecKind::Opus => Box::new(opus::OpusEncoder::new()?),
+            CodecKind::G729 => Box::new(g729::G729Encoder::new()?),
+            CodecKind::Amr => Box::new(amr::AmrEncoder::new(false, self.framing)?),
+            CodecKind::AmrWb => Box::new(amr::AmrEncoder::new(true, self.framing)?),
             _ => return Err(self.not_supported()),
         })
     }
 
     fn check_shape(&self) -> Result<(), CodecError> {
-        if (1_000..=192_000).contains(&self.clock_hz) && (1..=8).contains(&self.channels) {
+        let many = !matches!(
+            self.kind,
+            CodecKind::G729 | CodecKind::Gsm | CodecKind::Amr | CodecKind::AmrWb | CodecKind::G722
+        );
+        let channels_max = if many { 8 } else { 1 };
+        if (1_000..=192_000).contains(&self.clock_hz) && (1..=channels_max).contains(&self.channels)
+        {
             return Ok(());
         }
         Err(CodecError::Shape {
@@ -241,6 +312,7 @@ impl Format {
         let missing = match self.kind {
             CodecKind::TelephoneEvent => "telephone events are listed, not decoded as audio",
             CodecKind::ComfortNoise => "comfort noise is made by comfort_noise::Generator",
+            CodecKind::Ilbc => "a decoder of RFC 3951 under a licence that this project can take",
             _ => "no implementation in this build",
         };
         CodecError::NotSupported {
@@ -276,6 +348,7 @@ mod tests {
                 kind: CodecKind::L16,
                 clock_hz,
                 channels,
+                ..Format::usual(CodecKind::L16)
             };
             assert!(matches!(format.decoder(), Err(CodecError::Shape { .. })));
         }

@@ -5,18 +5,20 @@
 //! Everything decodes to 16-bit mono at the format's own sample rate. No I/O, no unsafe.
 #![forbid(unsafe_code)]
 
+mod amr;
 pub mod comfort_noise;
 pub mod conceal;
 mod format;
 pub mod g711;
 mod g722;
+mod g729;
 mod gsm;
 mod l16;
 mod opus;
 pub mod telephone_event;
 pub mod tone;
 
-pub use format::{CodecKind, Format};
+pub use format::{CodecKind, Format, Framing};
 
 /// Why a payload or a format was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,18 @@ pub trait Decoder: Send {
     /// [`conceal::Concealer`].
     fn conceal(&mut self, samples: usize, next: Option<&[u8]>, output: &mut Vec<i16>) -> usize {
         let _ = (samples, next, output);
+        0
+    }
+
+    /// Whether the last payload began a silence in which the sender may send nothing.
+    fn is_idle(&self) -> bool {
+        false
+    }
+
+    /// Appends up to `samples` samples of the noise that such a silence is described to have, and
+    /// returns how many (whole frames only; 0 when [`Self::is_idle`] is false).
+    fn idle(&mut self, samples: usize, output: &mut Vec<i16>) -> usize {
+        let _ = (samples, output);
         0
     }
 }

@@ -28,6 +28,9 @@ pub(crate) fn samples(packet: &[u8]) -> Option<usize> {
     (1..=SAMPLES_MAX).contains(&total).then_some(total)
 }
 
+/// Packets up to this length hold no sound: a table of contents and perhaps an empty frame.
+const EMPTY_BYTES_MAX: usize = 2;
+
 /// Whether a packet may hold in-band FEC: SILK or hybrid, where the low band is coded by SILK.
 fn may_hold_fec(packet: &[u8]) -> bool {
     packet.first().is_some_and(|toc| toc >> 3 < 16)
@@ -37,6 +40,8 @@ pub(crate) struct OpusDecoder {
     inner: ropus::Decoder,
     /// Samples of the last packet: the size of a frame that FEC stands for.
     last: usize,
+    /// The last packet held no sound (discontinuous transmission).
+    idle: bool,
     scratch: Box<[i16; SAMPLES_MAX]>,
 }
 
@@ -50,6 +55,7 @@ impl OpusDecoder {
         Ok(Self {
             inner,
             last: 960,
+            idle: false,
             scratch: Box::new([0; SAMPLES_MAX]),
         })
     }
@@ -81,7 +87,20 @@ impl Decoder for OpusDecoder {
         let count = decoded.len();
         output.extend_from_slice(decoded);
         self.last = count;
+        self.idle = payload.len() <= EMPTY_BYTES_MAX;
         Ok(count)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.idle
+    }
+
+    fn idle(&mut self, samples: usize, output: &mut Vec<i16>) -> usize {
+        if self.idle {
+            self.conceal(samples, None, output)
+        } else {
+            0
+        }
     }
 
     fn conceal(&mut self, samples: usize, next: Option<&[u8]>, output: &mut Vec<i16>) -> usize {

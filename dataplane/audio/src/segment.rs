@@ -15,8 +15,11 @@ const JUMP_NS: i64 = 40_000_000;
 const CONFIRM_NS: i64 = 3_000_000_000;
 /// A jump in the sender's timestamps is believed after this many packets.
 const CONFIRM_PACKETS: u32 = 3;
-/// A last packet later than this came after a pause, not after a stall.
+/// A single packet later than this came after a pause, not after a stall.
 const LAST_PACKET_NS: i64 = 500_000_000;
+/// So few packets that are no later than this were overtaken; a pause is longer.
+const FEW_PACKETS: u32 = 8;
+const OVERTAKEN_NS: i64 = 100_000_000;
 /// Delays beyond this are not waited for.
 pub(crate) const LATENESS_MAX_NS: i64 = 60_000_000_000;
 const SEGMENTS_MAX: usize = 100_000;
@@ -118,12 +121,18 @@ impl Draft {
         self.latest_ns = self.latest_ns.max(delay);
     }
 
-    /// A packet that was overtaken by the first one.
-    fn extend_back(&mut self, packet: &Arrival) {
+    /// Takes a packet that may have been overtaken by the first one.
+    fn add_early(&mut self, packet: &Arrival, media: i64, delay: i64) {
         if packet.sequence < self.first_sequence && packet.ticks < self.first_ticks {
             self.first_sequence = packet.sequence;
             self.first_ticks = packet.ticks;
         }
+        self.add(packet, media, delay);
+    }
+
+    /// How far a delay is from what is usual here.
+    fn distance(&self, delay: i64) -> i64 {
+        delay.saturating_sub(self.envelope.recent())
     }
 
     fn merge(&mut self, other: &Self) {
@@ -146,6 +155,24 @@ impl Draft {
     }
 }
 
+impl Candidate {
+    /// Whether its packets were only late: they caught up, or are few and nearly in time.
+    fn was_late(&self, current: &Draft) -> bool {
+        let late = current.distance(self.first_delay);
+        if self.jump {
+            return false;
+        }
+        if self.packets == 1 {
+            return late < LAST_PACKET_NS;
+        }
+        let span = self.last_media_ns - media_ns(self.first.ticks, self.first.clock_hz);
+        let caught_up = self.first_delay.saturating_sub(self.last_delay);
+        let still_late = current.distance(self.draft.envelope.lowest());
+        (caught_up > span / 2 && still_late < late / 2)
+            || (self.packets < FEW_PACKETS && late < OVERTAKEN_NS)
+    }
+}
+
 impl Tracker {
     /// Takes the next packet and returns how much later it came than its neighbours, in ns.
     pub(crate) fn add(&mut self, packet: &Arrival) -> i64 {
@@ -165,18 +192,27 @@ impl Tracker {
             self.current = Some(Draft::new(packet, media, delay));
             return 0;
         };
-        let deviation = delay.saturating_sub(current.envelope.recent());
+        let deviation = current.distance(delay);
         let Some(candidate) = &mut self.candidate else {
+            if packet.sequence < current.first_sequence {
+                return self.add_straggler(packet, media, delay);
+            }
             if deviation > JUMP_NS || (deviation < -JUMP_NS && jumped) {
                 self.open_candidate(packet, media, delay, jumped);
             } else {
                 current.add(packet, media, delay);
-                if self.done.is_empty() {
-                    current.extend_back(packet);
-                }
             }
             return deviation;
         };
+        if packet.sequence < candidate.draft.first_sequence {
+            let distance = candidate.draft.distance(delay);
+            if distance.abs() < deviation.abs() {
+                candidate.draft.add_early(packet, media, delay);
+                return distance;
+            }
+            current.add(packet, media, delay);
+            return deviation;
+        }
         let negative = candidate.first_delay < current.envelope.recent();
         let returned = deviation.abs() <= JUMP_NS || (deviation < -JUMP_NS && !jumped && !negative);
         if returned {
@@ -188,11 +224,11 @@ impl Tracker {
             current.add(packet, media, delay);
             return deviation;
         }
-        let beyond = delay.saturating_sub(candidate.draft.envelope.recent());
+        let beyond = candidate.draft.distance(delay);
         if candidate.jump && beyond.abs() > JUMP_NS {
             self.open_candidate(packet, media, delay, true);
-        } else if beyond > JUMP_NS && candidate.packets >= CONFIRM_PACKETS {
-            self.confirm();
+        } else if beyond > JUMP_NS {
+            self.settle();
             self.open_candidate(packet, media, delay, jumped);
         } else {
             candidate.draft.add(packet, media, delay);
@@ -253,23 +289,35 @@ impl Tracker {
         self.current = Some(candidate.draft);
     }
 
-    /// Decides about a candidate that nothing follows.
+    /// Takes a packet from before the current segment: one that its first packet overtook, or a
+    /// late one of the segment before.
+    fn add_straggler(&mut self, packet: &Arrival, media: i64, delay: i64) -> i64 {
+        let Some(current) = &mut self.current else {
+            return 0;
+        };
+        let deviation = current.distance(delay);
+        match self.done.last_mut() {
+            Some(before)
+                if before.clock_hz == packet.clock_hz
+                    && before.distance(delay).abs() < deviation.abs() =>
+            {
+                let distance = before.distance(delay);
+                before.add(packet, media, delay);
+                distance
+            }
+            _ => {
+                current.add_early(packet, media, delay);
+                deviation
+            }
+        }
+    }
+
+    /// Decides about a candidate that does not go on.
     fn settle(&mut self) {
         let (Some(candidate), Some(current)) = (&self.candidate, &mut self.current) else {
             return;
         };
-        let late = candidate
-            .first_delay
-            .saturating_sub(current.envelope.recent());
-        let media = media_ns(candidate.first.ticks, candidate.first.clock_hz);
-        let span = candidate.last_media_ns - media;
-        let fallen = candidate.first_delay.saturating_sub(candidate.last_delay);
-        let burst = if candidate.packets == 1 {
-            late < LAST_PACKET_NS
-        } else {
-            fallen > span / 2
-        };
-        if burst && !candidate.jump {
+        if candidate.was_late(current) {
             current.merge(&candidate.draft);
             self.candidate = None;
         } else {

@@ -241,7 +241,14 @@ fn defect_11_clock_drift_is_corrected_over_an_hour() {
     for n in 0..180_000_u64 {
         for dir in 0..2 {
             let place = (n as usize % 500) * 160;
-            let sent = n as i64 * 20_000_000;
+            let mut sent = n as i64 * 20_000_000;
+            // Every five minutes 300 ms come at once; one packet in twenty is lost.
+            if n % 15_000 < 15 {
+                sent += (15 - n as i64 % 15_000) * 20_000_000;
+            }
+            if n % 500 >= 30 && dice.below(20) == 0 {
+                continue;
+            }
             let captured = sent + sent / 1_000_000 * drifts[usize::from(dir)];
             packets.push(Packet {
                 dir,

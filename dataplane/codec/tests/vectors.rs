@@ -1,7 +1,7 @@
 //! Decoders against vectors made by others: sox (G.711), ffmpeg's own G.722, libopus and libgsm
 //! (through ffmpeg). tests/vectors/README.md tells how.
 
-use trunkline_codec::{CodecKind, Decoder, Format, Framing, g711};
+use trunkline_codec::{CodecKind, Format, Framing, g711};
 
 fn samples(bytes: &[u8]) -> Vec<i16> {
     bytes

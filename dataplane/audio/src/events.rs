@@ -10,6 +10,8 @@ const EVENTS_MAX: usize = 100_000;
 pub struct TelephoneEvent {
     /// 0 = caller, 1 = callee.
     pub side: u8,
+    /// Channel of the output in which it is heard when tones are wanted.
+    pub channel: usize,
     /// Event code (RFC 4733 section 3.2).
     pub event: u8,
     /// The key, for DTMF.
@@ -82,6 +84,7 @@ impl RawEvent {
     pub(crate) fn describe(&self, side: u8, start_ms: i64, clock_hz: u32) -> TelephoneEvent {
         TelephoneEvent {
             side,
+            channel: 0,
             event: self.event,
             key: key(self.event),
             start_ms,

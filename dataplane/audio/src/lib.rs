@@ -2,7 +2,7 @@
 //!
 //! Two passes over a [`Capture`](trunkline_sn3::Capture): [`Plan::new`] reads headers and decides
 //! where every run of packets belongs in time, which codec it has, and how long the sound is;
-//! [`write_wav`] (or [`render`], for any other sink) reads again, decodes and writes. Because the
+//! [`write_sound`] (or [`render`], for any other sink) reads again, decodes and writes. Because the
 //! length is known after the first pass, the output can be streamed. Memory is bounded whatever
 //! the capture's length.
 //!
@@ -20,11 +20,14 @@
 //! time, `content` and `guess` its codec, `player` its turn and its sound, `track` its samples.
 #![forbid(unsafe_code)]
 
+mod channels;
 mod content;
 mod drift;
 mod events;
 mod feed;
+mod flac;
 mod guess;
+mod ogg_opus;
 mod plan;
 mod player;
 mod render;
@@ -33,14 +36,17 @@ mod resample;
 mod router;
 mod scan;
 mod segment;
+mod sound_file;
 mod track;
 mod wav;
 
+pub use channels::{CHANNELS_MAX, Channel, ChannelLayout};
 pub use events::TelephoneEvent;
 pub use plan::{Options, Plan};
 pub use player::PlayCounts;
 pub use render::{Progress, Sink, render};
 pub use report::{CodecUse, StreamReport};
+pub use sound_file::{Container, Written, write_sound};
 pub use wav::write_wav;
 
 /// Why no sound came out.

@@ -1,12 +1,13 @@
 //! The first pass: what will be heard when.
 
 use crate::AudioError;
+use crate::channels::{Channel, ChannelLayout, Channels};
 use crate::content::{Assumed, Content};
 use crate::events::TelephoneEvent;
 use crate::report::{CodecUse, StreamReport};
 use crate::scan::{RunScan, SIDES, Scan, assume, scan};
 use crate::segment::Segment;
-use trunkline_codec::Format;
+use trunkline_codec::{CodecKind, Format};
 use trunkline_sn3::Capture;
 
 /// Rates that may be asked for.
@@ -28,8 +29,10 @@ pub struct Options {
     pub early: bool,
     /// Make telephone events audible.
     pub tones: bool,
-    /// Both sides mixed into one channel instead of left and right.
-    pub mono: bool,
+    /// How sides and parties become channels.
+    pub layout: ChannelLayout,
+    /// Keep G.711 as it is, octet by octet, instead of making PCM of it.
+    pub keep: bool,
     /// Leave out what lies before this time, ms after the first sample.
     pub from_ms: u64,
     /// Leave out what lies after this time, ms after the first sample.
@@ -44,7 +47,10 @@ pub struct Plan {
     pub(crate) rate_hz: u32,
     pub(crate) samples: u64,
     pub(crate) tones: bool,
-    pub(crate) mono: bool,
+    /// Output channels in order.
+    channels: Channels,
+    /// The law that is kept, where sound stays G.711.
+    kept: Option<CodecKind>,
     pub(crate) runs: Vec<RunPlan>,
     pub(crate) assumed: Vec<Assumed>,
     /// Pauses of the recording, ns since its origin.
@@ -63,6 +69,8 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub(crate) struct RunPlan {
     pub(crate) side: usize,
+    /// Index of its output channel.
+    pub(crate) channel: usize,
     pub(crate) segments: Vec<Placed>,
     pub(crate) hold_ns: i64,
     pub(crate) last_ns: i64,
@@ -125,13 +133,19 @@ impl Plan {
             .to_ms
             .map_or(end_ns, |to_ms| at(to_ms).min(end_ns))
             .max(start_ns);
+        let kept = if options.keep {
+            Some(kept_law(&found.runs, options.rate_hz)?)
+        } else {
+            None
+        };
         let rate_hz = options.rate_hz.unwrap_or_else(|| highest_rate(&found.runs));
         let samples = to_samples(end_ns - start_ns, rate_hz).max(0) as u64;
         let mut plan = Self {
             rate_hz,
             samples,
             tones: options.tones,
-            mono: options.mono,
+            channels: Channels::new(options.layout, facts),
+            kept,
             runs: Vec::new(),
             assumed: assumptions.runs,
             pauses: facts
@@ -177,7 +191,10 @@ impl Plan {
         let mut lateness_max = 0;
         for run in &found.runs {
             let ignored = is_stray(run, &found.runs);
-            let report = report(run, to_ms, ignored);
+            let channel = self
+                .channels
+                .of(run.key.side, run.key.media, run.counts.first_ns);
+            let report = report(run, to_ms, ignored, channel);
             for codec in report.codecs.iter().filter(|codec| !codec.supported) {
                 let note = format!(
                     "{}: {} is not supported: no decoder in this build; {} packets stay silent",
@@ -194,6 +211,7 @@ impl Plan {
             lateness_max = lateness_max.max(lateness.unwrap_or(0));
             self.runs.push(RunPlan {
                 side: usize::from(run.key.side & 1),
+                channel,
                 segments: run
                     .segments
                     .iter()
@@ -205,6 +223,11 @@ impl Plan {
             });
         }
         self.lag_ns = REACH_NS + hold_max + lateness_max;
+        for event in &mut self.events {
+            event.channel = self
+                .channels
+                .of_events(event.side, &self.streams, event.start_ms);
+        }
     }
 
     fn place(&self, segment: &Segment) -> Placed {
@@ -224,6 +247,35 @@ impl Plan {
     #[must_use]
     pub const fn rate_hz(&self) -> u32 {
         self.rate_hz
+    }
+
+    /// Channels of the output, in order.
+    #[must_use]
+    pub fn channel_list(&self) -> &[Channel] {
+        &self.channels.list
+    }
+
+    /// Number of channels of the output.
+    #[must_use]
+    pub fn channels(&self) -> u16 {
+        self.channels.list.len() as u16
+    }
+
+    /// The law of G.711 that is kept, octet by octet.
+    #[must_use]
+    pub const fn kept(&self) -> Option<CodecKind> {
+        self.kept
+    }
+
+    /// Pauses of the recording: ms after the first sample, the end where it never went on.
+    #[must_use]
+    pub fn pauses_ms(&self) -> Vec<(i64, i64)> {
+        let ms = |ns: i64| ns.saturating_sub(self.start_ns).div_euclid(1_000_000);
+        let end = self.duration_ms() as i64;
+        self.pauses
+            .iter()
+            .map(|&(from, to)| (ms(from), ms(to).min(end)))
+            .collect()
     }
 
     /// Samples of each channel.
@@ -275,6 +327,10 @@ impl Plan {
     #[must_use]
     pub const fn nonsense(&self) -> Option<(u64, u64)> {
         self.nonsense
+    }
+
+    pub(crate) fn has_pauses(&self) -> bool {
+        !self.pauses.is_empty()
     }
 
     /// Whether a time span, ns since the recording's origin, touches a pause of the recording.
@@ -353,6 +409,29 @@ fn highest_rate(runs: &[RunScan]) -> u32 {
     rates.max().unwrap_or(RATE_WITHOUT_SOUND_HZ)
 }
 
+/// The one law of G.711 in which all sound is, if it can be kept.
+fn kept_law(runs: &[RunScan], rate_hz: Option<u32>) -> Result<CodecKind, AudioError> {
+    let refused = |why: String| AudioError::Option(format!("G.711 cannot be kept: {why}"));
+    if rate_hz.is_some_and(|rate| rate != 8_000) {
+        return Err(refused("its rate is 8000 Hz".to_owned()));
+    }
+    let mut law = None;
+    let heard = runs.iter().filter(|run| !is_stray(run, runs));
+    for format in heard.flat_map(|run| &run.codecs).filter_map(|c| c.format) {
+        let plain = format.clock_hz == 8_000 && format.channels == 1;
+        match (format.kind, law) {
+            (kind @ (CodecKind::Pcmu | CodecKind::Pcma), None) if plain => law = Some(kind),
+            (kind, Some(known)) if kind == known && plain => {}
+            (kind, Some(known)) => {
+                let (kind, known) = (kind.name(), known.name());
+                return Err(refused(format!("there is {kind} beside {known}")));
+            }
+            (kind, None) => return Err(refused(format!("the sound is {}", kind.name()))),
+        }
+    }
+    law.ok_or_else(|| refused("there is no sound".to_owned()))
+}
+
 /// A packet or two with foreign numbers amid a stream of the same side.
 fn is_stray(run: &RunScan, all: &[RunScan]) -> bool {
     run.sound <= 2
@@ -366,12 +445,13 @@ fn is_stray(run: &RunScan, all: &[RunScan]) -> bool {
         })
 }
 
-fn report(run: &RunScan, to_ms: impl Fn(i64) -> i64, stray: bool) -> StreamReport {
+fn report(run: &RunScan, to_ms: impl Fn(i64) -> i64, stray: bool, channel: usize) -> StreamReport {
     let counts = &run.counts;
     let expected = (counts.highest - counts.lowest + 1).max(0) as u64;
     let drift = run.segments.iter().map(|segment| segment.delay.slope);
     StreamReport {
         side: run.key.side,
+        channel,
         media: run.key.media,
         ssrc: run.key.ssrc,
         packets: counts.packets,

@@ -3,13 +3,15 @@
 use crate::content::Content;
 use crate::plan::{Placed, Plan, RunPlan};
 use crate::resample::{Kernel, Resampler};
+use crate::router::media_ns;
 use crate::track::Track;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use trunkline_codec::comfort_noise::{Description, Generator};
 use trunkline_codec::conceal::Concealer;
-use trunkline_codec::{Decoder, Format};
+use trunkline_codec::g711::{A_LAW, MU_LAW, kept_decoder};
+use trunkline_codec::{CodecKind, Decoder, Format};
 
 /// Packets kept while one before them is awaited.
 const QUEUE_MAX: usize = 8_192;
@@ -18,6 +20,8 @@ const CONCEAL_GAP_MS: i64 = 200;
 /// Fade at the edge of a long loss, ms.
 const FADE_OUT_MS: u32 = 10;
 const FADE_IN_MS: u32 = 2;
+/// Kept octets this far off their place (samples) are put right at a packet no louder than that.
+const SLIPS: [(i64, u16); 3] = [(160, u16::MAX), (40, 1_000), (8, 100)];
 
 /// A packet waiting for its turn.
 pub(crate) struct Packet<'a> {
@@ -59,7 +63,8 @@ impl Kernels {
 /// What every player works on.
 pub(crate) struct Stage<'p> {
     pub(crate) plan: &'p Plan,
-    pub(crate) tracks: [Track; 2],
+    /// One for each output channel.
+    pub(crate) tracks: Vec<Track>,
     pub(crate) kernels: Kernels,
     pub(crate) counts: PlayCounts,
     /// Resampled sound on its way to a track.
@@ -70,7 +75,9 @@ impl<'p> Stage<'p> {
     pub(crate) fn new(plan: &'p Plan) -> Self {
         Self {
             plan,
-            tracks: [Track::new(plan.samples), Track::new(plan.samples)],
+            tracks: (0..plan.channels())
+                .map(|_| Track::new(plan.samples))
+                .collect(),
             kernels: Kernels::default(),
             counts: PlayCounts::default(),
             scratch: Vec::new(),
@@ -176,6 +183,7 @@ impl<'a> Player<'a> {
     pub(crate) fn settle(&mut self, now_ns: i64, horizon: i64, stage: &mut Stage<'_>) {
         self.release(now_ns, stage);
         let reach = i64::from(stage.plan.rate_hz / 20);
+        self.idle_until(horizon + reach, stage);
         if self
             .stretch
             .as_ref()
@@ -242,7 +250,13 @@ impl<'a> Player<'a> {
         };
         let mut resumed = false;
         match gap {
+            Some(0) if self.must_slip(position, packet, stage) => self.end_stretch(stage),
             Some(0) => {}
+            Some(gap)
+                if gap > 0
+                    && lost == 0
+                    && !gap_is_paused(gap, packet, &placed, stage)
+                    && self.fill_idle(gap, &placed, stage) => {}
             Some(gap) if gap > 0 && lost > 0 && !self.explained => {
                 resumed = !self.bridge(gap, packet, &placed, stage);
             }
@@ -251,6 +265,68 @@ impl<'a> Player<'a> {
         }
         self.explained = false;
         self.decode(packet, &placed, segment, position, resumed, stage);
+    }
+
+    /// Whether kept octets have drifted off their place and here is a silence to make up for it.
+    fn must_slip(&self, position: i64, packet: &Packet<'_>, stage: &Stage<'_>) -> bool {
+        let (Some(law), Some(stretch)) = (stage.plan.kept(), &self.stretch) else {
+            return false;
+        };
+        let off = (position - stretch.position - self.pcm.len() as i64).abs();
+        let Some((_, quiet)) = SLIPS.into_iter().find(|(least, _)| off >= *least) else {
+            return false;
+        };
+        let table = if law == CodecKind::Pcma {
+            &A_LAW
+        } else {
+            &MU_LAW
+        };
+        let loudest = packet
+            .payload
+            .iter()
+            .map(|&octet| table[usize::from(octet)].unsigned_abs())
+            .max();
+        loudest.unwrap_or(0) <= quiet
+    }
+
+    /// Goes on with the noise that the sender described before it fell silent.
+    fn fill_idle(&mut self, gap_ticks: i64, placed: &Placed, stage: &mut Stage<'_>) -> bool {
+        let (Some(voice), Some(stretch)) = (&mut self.voice, &mut self.stretch) else {
+            return false;
+        };
+        if !voice.decoder.is_idle() {
+            return false;
+        }
+        let rate = voice.decoder.rate_hz();
+        let mut left = gap_ticks * i64::from(rate) / i64::from(placed.clock_hz.max(1));
+        while left > 0 {
+            let samples = left.min(i64::from(rate / 50));
+            let made = voice.decoder.idle(samples as usize, &mut self.pcm);
+            // Less than a frame is left: not worth a break.
+            self.pcm
+                .extend(std::iter::repeat_n(0, samples as usize - made));
+            left -= samples;
+            lay(stretch, &self.pcm, self.run.channel, stage);
+            self.pcm.clear();
+        }
+        stretch.next_ticks += gap_ticks;
+        self.written_to = self.written_to.max(stretch.position);
+        true
+    }
+
+    /// Goes on with such noise up to an output sample, before it is known how long it lasts.
+    fn idle_until(&mut self, horizon: i64, stage: &mut Stage<'_>) {
+        let Some(stretch) = &self.stretch else { return };
+        let Some(placed) = self.run.segments.get(stretch.segment).copied() else {
+            return;
+        };
+        let rate = i64::from(stage.plan.rate_hz);
+        let behind = horizon - stretch.position;
+        // Whole frames of 20 ms; nothing can come any more for a little beyond the horizon.
+        let frames = (behind * 50 + rate - 1) / rate;
+        if frames > 0 && !stage.plan.has_pauses() {
+            self.fill_idle(frames * i64::from(placed.clock_hz) / 50, &placed, stage);
+        }
     }
 
     /// Makes sure that the decoder is the format's. False: there is none.
@@ -263,7 +339,11 @@ impl<'a> Player<'a> {
             return true;
         }
         self.end_stretch(stage);
-        self.voice = format.decoder().ok().map(|decoder| {
+        let decoder: Option<Box<dyn Decoder>> = match (stage.plan.kept(), format.kind) {
+            (Some(CodecKind::Pcmu), CodecKind::Pcmu) => Some(Box::new(kept_decoder(false))),
+            _ => format.decoder().ok(),
+        };
+        self.voice = decoder.map(|decoder| {
             let concealer = Concealer::new(decoder.rate_hz());
             Voice {
                 format,
@@ -328,7 +408,7 @@ impl<'a> Player<'a> {
         stretch.next_ticks = packet.ticks + ticks;
         if self.pcm.len() > lookback {
             let ready = self.pcm.len() - lookback;
-            lay(stretch, &self.pcm[..ready], self.run.side, stage);
+            lay(stretch, &self.pcm[..ready], self.run.channel, stage);
             self.written_to = self.written_to.max(stretch.position);
             self.pcm.drain(..ready);
         }
@@ -348,12 +428,7 @@ impl<'a> Player<'a> {
         let clock = i64::from(placed.clock_hz.max(1));
         let rate = voice.decoder.rate_hz();
         let gap_ms = gap_ticks.saturating_mul(1_000) / clock;
-        let paused = {
-            let duration_ns = gap_ms.saturating_mul(1_000_000).saturating_add(100_000_000);
-            let from = packet.wall_ns.saturating_sub(duration_ns);
-            stage.plan.is_paused(from, packet.wall_ns)
-        };
-        if paused {
+        if gap_is_paused(gap_ticks, packet, placed, stage) {
             self.end_stretch(stage);
             return true;
         }
@@ -404,11 +479,11 @@ impl<'a> Player<'a> {
 
     fn end_stretch(&mut self, stage: &mut Stage<'_>) {
         if let Some(mut stretch) = self.stretch.take() {
-            lay(&mut stretch, &self.pcm, self.run.side, stage);
+            lay(&mut stretch, &self.pcm, self.run.channel, stage);
             if let Some(resampler) = stretch.resampler.take() {
                 stage.scratch.clear();
                 resampler.finish(&mut stage.scratch);
-                stage.tracks[self.run.side].add(stretch.position, &stage.scratch);
+                stage.tracks[self.run.channel].add(stretch.position, &stage.scratch);
                 stretch.position += stage.scratch.len() as i64;
             }
             self.written_to = self.written_to.max(stretch.position);
@@ -450,7 +525,7 @@ impl<'a> Player<'a> {
                 .plan
                 .is_paused(time(noise.position), time(noise.position + count))
             {
-                stage.tracks[self.run.side].add(noise.position, &stage.scratch);
+                stage.tracks[self.run.channel].add(noise.position, &stage.scratch);
             }
             noise.position += count;
             self.written_to = self.written_to.max(noise.position);
@@ -466,7 +541,8 @@ fn begin_stretch(
     stage: &mut Stage<'_>,
 ) -> Stretch {
     let output = stage.plan.rate_hz;
-    let direct = rate == output && placed.slope == 0.0;
+    // Octets that are kept cannot be resampled: their drift is made up for by slips.
+    let direct = rate == output && (placed.slope == 0.0 || stage.plan.kept().is_some());
     let resampler = (!direct).then(|| {
         let step = f64::from(rate) / f64::from(output) / (1.0 + placed.slope);
         Resampler::new(stage.kernels.get(rate, output), step)
@@ -479,17 +555,24 @@ fn begin_stretch(
     }
 }
 
+/// Whether the recording was paused while a gap before a packet lasted.
+fn gap_is_paused(gap_ticks: i64, packet: &Packet<'_>, placed: &Placed, stage: &Stage<'_>) -> bool {
+    let gap_ns = media_ns(gap_ticks, placed.clock_hz).saturating_add(100_000_000);
+    let from = packet.wall_ns.saturating_sub(gap_ns);
+    stage.plan.is_paused(from, packet.wall_ns)
+}
+
 /// Lays samples of the codec's rate at the stretch's end.
-fn lay(stretch: &mut Stretch, samples: &[i16], side: usize, stage: &mut Stage<'_>) {
+fn lay(stretch: &mut Stretch, samples: &[i16], channel: usize, stage: &mut Stage<'_>) {
     match &mut stretch.resampler {
         None => {
-            stage.tracks[side].add(stretch.position, samples);
+            stage.tracks[channel].add(stretch.position, samples);
             stretch.position += samples.len() as i64;
         }
         Some(resampler) => {
             stage.scratch.clear();
             resampler.push(samples, &mut stage.scratch);
-            stage.tracks[side].add(stretch.position, &stage.scratch);
+            stage.tracks[channel].add(stretch.position, &stage.scratch);
             stretch.position += stage.scratch.len() as i64;
         }
     }

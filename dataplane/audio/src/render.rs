@@ -13,13 +13,13 @@ const CHUNK: usize = 8_192;
 /// Level of audible telephone events, dBm0.
 const TONE_DBM0: f32 = -12.0;
 
-/// Takes the sound in order: as many samples of the caller as of the callee.
-pub type Sink<'s> = dyn FnMut(&[i16], &[i16]) -> Result<(), AudioError> + 's;
+/// Takes the sound in order: as many samples of one channel as of every other.
+pub type Sink<'s> = dyn FnMut(&[Vec<i16>]) -> Result<(), AudioError> + 's;
 
 /// Told the samples done and the samples in total; false cancels.
 pub type Progress<'p> = dyn FnMut(u64, u64) -> bool + 'p;
 
-/// Plays the capture as planned: `plan.samples()` samples of each side, caller first.
+/// Plays the capture as planned: `plan.samples()` samples of each channel.
 ///
 /// # Errors
 /// What `sink` returns, or [`AudioError::Cancelled`].
@@ -34,8 +34,7 @@ pub fn render(
     let mut players: Vec<(usize, Player<'_>)> = Vec::new();
     let mut output = Output {
         done: 0,
-        left: Vec::new(),
-        right: Vec::new(),
+        channels: vec![Vec::new(); usize::from(plan.channels())],
         next_tone: 0,
     };
     let mut now_ns = i64::MIN;
@@ -103,8 +102,7 @@ fn advance(
 
 struct Output {
     done: u64,
-    left: Vec<i16>,
-    right: Vec<i16>,
+    channels: Vec<Vec<i16>>,
     next_tone: usize,
 }
 
@@ -120,11 +118,11 @@ impl Output {
         while self.done < until {
             let count = (until - self.done).min(CHUNK as u64) as usize;
             self.add_tones(stage, count);
-            self.left.clear();
-            self.right.clear();
-            stage.tracks[0].take(count, &mut self.left);
-            stage.tracks[1].take(count, &mut self.right);
-            sink(&self.left, &self.right)?;
+            for (track, channel) in stage.tracks.iter_mut().zip(&mut self.channels) {
+                channel.clear();
+                track.take(count, channel);
+            }
+            sink(&self.channels)?;
             self.done += count as u64;
         }
         Ok(())
@@ -163,7 +161,7 @@ impl Output {
             let samples = (u64::from(event.duration_ms) * u64::from(rate) / 1_000) as usize;
             let mut sound = Vec::with_capacity(samples);
             tone::dtmf(event.event, TONE_DBM0, rate, samples, &mut sound);
-            stage.tracks[usize::from(event.side & 1)].add(position, &sound);
+            stage.tracks[event.channel].add(position, &sound);
             self.next_tone += 1;
         }
     }

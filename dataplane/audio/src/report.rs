@@ -24,6 +24,8 @@ pub struct CodecUse {
 pub struct StreamReport {
     /// 0 = caller (left), 1 = callee (right).
     pub side: u8,
+    /// Channel of the output in which it is heard.
+    pub channel: usize,
     /// m-line index.
     pub media: u8,
     /// SSRC, where the capture has them.

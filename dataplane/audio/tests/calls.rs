@@ -3,7 +3,7 @@
 mod support;
 
 use support::*;
-use trunkline_audio::Options;
+use trunkline_audio::{ChannelLayout, Options};
 use trunkline_codec::{CodecKind, Format, g711};
 use trunkline_sn3::facts::{CallChange, LegFact, PayloadFact};
 
@@ -319,7 +319,7 @@ fn a_part_of_the_call_and_a_mix_of_both_sides() {
     assert_eq!(sound.right, through_mu_law(&callee)[10_000..22_000]);
     let capture = trunkline_sn3::Capture::from_bytes(bytes, "call".as_ref()).unwrap();
     let options = Options {
-        mono: true,
+        layout: ChannelLayout::Mono,
         ..Options::default()
     };
     let plan = trunkline_audio::Plan::new(&capture, &options).unwrap();
@@ -384,7 +384,7 @@ fn a_call_too_long_for_a_wav_is_told_before_anything_is_written() {
     );
     assert!(
         plan(&Options {
-            mono: true,
+            layout: ChannelLayout::Mono,
             ..Options::default()
         })
         .is_ok()

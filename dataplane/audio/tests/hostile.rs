@@ -4,7 +4,7 @@
 mod support;
 
 use support::*;
-use trunkline_audio::{Options, Plan, write_wav};
+use trunkline_audio::{ChannelLayout, Container, Options, Plan, write_sound};
 use trunkline_codec::{CodecKind, Format};
 use trunkline_sn3::Capture;
 use trunkline_sn3::facts::{CallChange, LegFact, PayloadFact};
@@ -22,9 +22,37 @@ fn survive(bytes: Vec<u8>, options: &Options) {
     if plan.samples() > WRITTEN_MAX {
         return;
     }
-    let mut wav = Vec::new();
-    if write_wav(&capture, &plan, &mut wav, &mut |_, _| true).is_ok() {
-        assert_eq!(wav.len() as u64, plan.wav_bytes());
+    let mut written = Vec::new();
+    let mut write = |container| {
+        written.clear();
+        write_sound(
+            &capture,
+            &plan,
+            container,
+            None,
+            &mut written,
+            &mut |_, _| true,
+        )
+        .is_ok()
+    };
+    if write(Container::Wav) {
+        assert_eq!(written.len() as u64, plan.wav_bytes());
+    }
+    if plan.samples() < WRITTEN_MAX / 100 {
+        let mut write = |container| {
+            written.clear();
+            write_sound(
+                &capture,
+                &plan,
+                container,
+                None,
+                &mut written,
+                &mut |_, _| true,
+            )
+            .is_ok()
+        };
+        write(Container::Flac);
+        write(Container::OggOpus);
     }
 }
 
@@ -35,6 +63,8 @@ fn any_options(dice: &mut Dice) -> Options {
         CodecKind::L16,
         CodecKind::Gsm,
         CodecKind::G729,
+        CodecKind::Amr,
+        CodecKind::AmrWb,
     ];
     Options {
         codec: (dice.below(3) == 0)
@@ -42,7 +72,12 @@ fn any_options(dice: &mut Dice) -> Options {
         rate_hz: (dice.below(5) == 0).then(|| [8_000, 11_025, 48_000][dice.below(3) as usize]),
         early: dice.below(2) == 0,
         tones: dice.below(2) == 0,
-        mono: dice.below(4) == 0,
+        layout: [
+            ChannelLayout::Stereo,
+            ChannelLayout::Mono,
+            ChannelLayout::Parties,
+        ][dice.below(3) as usize],
+        keep: dice.below(5) == 0,
         from_ms: [0, 0, 100, u64::MAX][dice.below(4) as usize],
         any_length: dice.below(2) == 0,
         to_ms: [None, Some(0), Some(500), Some(u64::MAX)][dice.below(4) as usize],

@@ -8,6 +8,13 @@ pub static MU_LAW: [i16; 256] = table(Law::Mu);
 /// Output value of each A-law octet.
 pub static A_LAW: [i16; 256] = table(Law::A);
 
+/// As [`MU_LAW`], but negative zero is -1, so that encoding gives every octet back.
+static MU_LAW_KEPT: [i16; 256] = {
+    let mut values = MU_LAW;
+    values[0x7F] = -1;
+    values
+};
+
 /// The mu-law octet that stands for silence.
 pub const MU_LAW_SILENCE: u8 = 0xFF;
 
@@ -117,6 +124,21 @@ impl TableDecoder {
     }
 }
 
+/// A decoder of 8000 Hz mono after which the encoder makes the same octets again: for sound that
+/// stays G.711.
+#[must_use]
+pub fn kept_decoder(a_law: bool) -> TableDecoder {
+    let mut decoder = if a_law {
+        TableDecoder::a_law(8_000, 1)
+    } else {
+        TableDecoder::mu_law(8_000, 1)
+    };
+    if !a_law {
+        decoder.table = &MU_LAW_KEPT;
+    }
+    decoder
+}
+
 impl Decoder for TableDecoder {
     fn rate_hz(&self) -> u32 {
         self.rate_hz
@@ -221,6 +243,7 @@ mod tests {
             // Negative zero of mu-law is encoded as positive zero.
             assert_eq!(again, if octet == 0x7F { 0xFF } else { octet });
             assert_eq!(encode_a_law(A_LAW[usize::from(octet)]), octet);
+            assert_eq!(encode_mu_law(MU_LAW_KEPT[usize::from(octet)]), octet);
         }
     }
 

@@ -19,6 +19,7 @@ pub mod telephone_event;
 pub mod tone;
 
 pub use format::{CodecKind, Format, Framing};
+pub use opus::OpusFileEncoder;
 
 /// Why a payload or a format was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -151,18 +151,71 @@ impl Encoder for OpusEncoder {
     }
 
     fn encode(&mut self, samples: &[i16], output: &mut Vec<u8>) -> Result<usize, CodecError> {
-        let mut packet = [0; 1_500];
-        let bytes = self
-            .inner
-            .encode(samples, &mut packet)
-            .map_err(|_| CodecError::Payload {
-                codec: "opus",
-                bytes: samples.len() * 2,
-                reason: "2.5, 5, 10, 20, 40 or 60 ms of samples are needed",
-            })?;
-        output.extend_from_slice(&packet[..bytes]);
-        Ok(bytes)
+        encode(&mut self.inner, samples, output)
     }
+}
+
+/// Makes the packets of a sound file: one or two channels, for music as well as for speech.
+pub struct OpusFileEncoder {
+    inner: ropus::Encoder,
+}
+
+impl OpusFileEncoder {
+    /// An encoder of samples at `rate_hz` (8, 12, 16, 24 or 48 kHz).
+    ///
+    /// # Errors
+    /// Opus has no such rate, bit rate or number of channels.
+    pub fn new(rate_hz: u32, channels: u16, bits_per_second: u32) -> Result<Self, CodecError> {
+        let refused = |missing| CodecError::NotSupported {
+            codec: "opus",
+            missing,
+        };
+        let layout = match channels {
+            1 => Channels::Mono,
+            2 => Channels::Stereo,
+            _ => return Err(refused("more than two channels")),
+        };
+        if !(6_000..=510_000).contains(&bits_per_second) {
+            return Err(refused("6,000 to 510,000 bits a second are possible"));
+        }
+        let rate = ropus::Bitrate::Bits(bits_per_second);
+        let inner = ropus::Encoder::builder(rate_hz, layout, Application::Audio)
+            .bitrate(rate)
+            .build()
+            .map_err(|_| refused("the encoder did not start"))?;
+        Ok(Self { inner })
+    }
+
+    /// Samples of a channel that come out before the first one that was put in.
+    #[must_use]
+    pub fn lookahead(&self) -> u32 {
+        self.inner.lookahead()
+    }
+
+    /// Appends the packet of one frame of interleaved samples.
+    ///
+    /// # Errors
+    /// There is no frame of that many samples.
+    pub fn encode(&mut self, samples: &[i16], output: &mut Vec<u8>) -> Result<usize, CodecError> {
+        encode(&mut self.inner, samples, output)
+    }
+}
+
+fn encode(
+    encoder: &mut ropus::Encoder,
+    samples: &[i16],
+    output: &mut Vec<u8>,
+) -> Result<usize, CodecError> {
+    let mut packet = [0; 4_000];
+    let bytes = encoder
+        .encode(samples, &mut packet)
+        .map_err(|_| CodecError::Payload {
+            codec: "opus",
+            bytes: samples.len() * 2,
+            reason: "2.5, 5, 10, 20, 40 or 60 ms of samples are needed",
+        })?;
+    output.extend_from_slice(&packet[..bytes]);
+    Ok(bytes)
 }
 
 #[cfg(test)]

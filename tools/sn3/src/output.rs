@@ -51,9 +51,18 @@ impl Output {
     }
 
     /// Puts the complete file in its place.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
+        self.finish_with(None)
+    }
+
+    /// The same, after writing `patch` at an offset where the output is a file.
+    pub(crate) fn finish_with(mut self, patch: Option<&(u64, Vec<u8>)>) -> Result<()> {
         if let Some(mut writer) = self.writer.take() {
             writer.flush()?;
+        }
+        if let (Some((temporary, _)), Some((offset, bytes))) = (&self.names, patch) {
+            let file = File::options().write(true).open(temporary)?;
+            std::os::unix::fs::FileExt::write_all_at(&file, bytes, *offset)?;
         }
         if let Some((temporary, path)) = self.names.take() {
             std::fs::rename(&temporary, &path)

@@ -6,8 +6,11 @@ use crate::source::{Opened, Source, complain};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
-use trunkline_audio::{AudioError, Options, Plan, write_wav};
+use trunkline_audio::{
+    AudioError, ChannelLayout, Container, Options, Plan, PlayCounts, write_sound,
+};
 use trunkline_codec::{CodecKind, Format};
+use trunkline_sn3::Capture;
 
 /// Shorter calls are done before a bar could be read.
 const BAR_FROM_MS: u64 = 300_000;
@@ -21,7 +24,7 @@ const BAR_FROM_MS: u64 = 300_000;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// The WAV to write; - for the standard output.
+    /// The file to write: .wav, .flac or .opus; - for the standard output.
     #[arg(short, long, value_name = "OUT.wav")]
     output: PathBuf,
     /// The codec of a capture that does not name it: PCMU, PCMA, G722, opus, L16 …, optionally
@@ -37,9 +40,24 @@ pub(crate) struct Arguments {
     /// Make telephone events (DTMF) audible as tones.
     #[arg(long)]
     tones: bool,
-    /// Mix both sides into one channel.
-    #[arg(long)]
+    /// What the channels hold: both sides, both mixed into one, or one channel for each party.
+    #[arg(long, value_name = "LAYOUT", default_value = "stereo", value_parser = parse_layout)]
+    channels: ChannelLayout,
+    /// The same as --channels mono.
+    #[arg(long, conflicts_with = "channels")]
     mono: bool,
+    /// Keep G.711 as it is, octet by octet, instead of making PCM of it.
+    #[arg(long)]
+    keep: bool,
+    /// wav, flac or opus; otherwise by the end of the output's name.
+    #[arg(long, value_name = "FORMAT", value_parser = parse_container)]
+    format: Option<Container>,
+    /// Bits a second of Ogg Opus, all channels together.
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(6_000..=510_000))]
+    bitrate: Option<u32>,
+    /// Print what was done as JSON (on the standard output, unless the sound goes there).
+    #[arg(long)]
+    json: bool,
     /// Leave out what lies before this time.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     from: Option<u64>,
@@ -53,6 +71,24 @@ fn parse_seconds(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok((seconds * 1_000.0).round() as u64),
         _ => Err("not a time in seconds".to_owned()),
+    }
+}
+
+fn parse_layout(text: &str) -> Result<ChannelLayout, String> {
+    match text {
+        "stereo" => Ok(ChannelLayout::Stereo),
+        "mono" => Ok(ChannelLayout::Mono),
+        "parties" => Ok(ChannelLayout::Parties),
+        _ => Err("choose stereo, mono or parties".to_owned()),
+    }
+}
+
+fn parse_container(text: &str) -> Result<Container, String> {
+    match text {
+        "wav" => Ok(Container::Wav),
+        "flac" => Ok(Container::Flac),
+        "opus" | "ogg" => Ok(Container::OggOpus),
+        _ => Err("choose wav, flac or opus".to_owned()),
     }
 }
 
@@ -94,13 +130,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         rate_hz: arguments.rate,
         early: arguments.early,
         tones: arguments.tones,
-        mono: arguments.mono,
+        layout: if arguments.mono {
+            ChannelLayout::Mono
+        } else {
+            arguments.channels
+        },
+        keep: arguments.keep,
         from_ms: arguments.from.unwrap_or(0),
         to_ms: arguments.to,
         any_length: false,
     };
     let damaged = complain(&capture, file);
-    let plan = Plan::new(&capture, &options).with_context(|| file.display().to_string())?;
+    let container = arguments
+        .format
+        .unwrap_or_else(|| Container::of_path(&arguments.output));
+    let plan =
+        plan_for(&capture, options, container).with_context(|| file.display().to_string())?;
     for note in plan.notes() {
         eprintln!("sn3: {}: {note}", file.display());
     }
@@ -117,14 +162,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         bar.set_position(done);
         !interrupted()
     };
-    let counts = match write_wav(&capture, &plan, &mut output, &mut progress) {
+    let written = write_sound(
+        &capture,
+        &plan,
+        container,
+        arguments.bitrate,
+        &mut output,
+        &mut progress,
+    );
+    let written = match written {
         Err(AudioError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             return Ok(Outcome::Flawed);
         }
         other => other.with_context(|| arguments.output.display().to_string())?,
     };
     bar.finish_and_clear();
-    output.finish()?;
+    output.finish_with(written.patch.as_ref())?;
+    let counts = written.counts;
     if counts.refused > 0 {
         eprintln!(
             "sn3: {}: {} packets were no frames of their codec and are silent",
@@ -132,10 +186,55 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             counts.refused,
         );
     }
+    if arguments.json && arguments.output.as_os_str() != "-" {
+        let text = summary(&arguments.output, &plan, container, &counts, flawed);
+        println!("{}", serde_json::to_string_pretty(&text)?);
+    }
     Ok(if flawed {
         Outcome::Flawed
     } else {
         Outcome::Fine
+    })
+}
+
+/// The plan at the rate that the container takes.
+fn plan_for(
+    capture: &Capture,
+    mut options: Options,
+    container: Container,
+) -> Result<Plan, AudioError> {
+    // Only a WAV counts its bytes in 32 bits.
+    options.any_length = container != Container::Wav;
+    let plan = Plan::new(capture, &options)?;
+    let rate_hz = container.rate_for(plan.rate_hz());
+    if options.rate_hz.is_some() || rate_hz == plan.rate_hz() {
+        return Ok(plan);
+    }
+    options.rate_hz = Some(rate_hz);
+    Plan::new(capture, &options)
+}
+
+fn summary(
+    output: &Path,
+    plan: &Plan,
+    container: Container,
+    counts: &PlayCounts,
+    flawed: bool,
+) -> serde_json::Value {
+    serde_json::json!({
+        "output": output.display().to_string(),
+        "format": container.extension(),
+        "rate_hz": plan.rate_hz(),
+        "samples": plan.samples(),
+        "duration_ms": plan.duration_ms(),
+        "channels": plan.channel_list().iter().map(|channel| serde_json::json!({
+            "party": channel.party, "media": channel.media,
+        })).collect::<Vec<_>>(),
+        "packets": counts.decoded,
+        "concealed": counts.concealed,
+        "refused": counts.refused,
+        "notes": plan.notes(),
+        "damaged": flawed,
     })
 }
 

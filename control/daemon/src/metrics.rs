@@ -474,6 +474,11 @@ fn encode_relay(dataplane: &Dataplane, encoder: &mut DescriptorEncoder<'_>) -> f
             W::RateCap,
         ),
         (
+            "trunkline_rtp_ports_left_unread",
+            "Times that a flooded port was left unread for 100 ms",
+            W::PortsLeftUnread,
+        ),
+        (
             "trunkline_rtp_send_failed",
             "Sends that the kernel refused",
             W::SendFailed,

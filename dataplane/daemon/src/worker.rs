@@ -16,6 +16,7 @@ mod reports;
 mod tests;
 mod totals;
 mod translate;
+mod unread;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use message::{Idle, WorkerConfig, WorkerEvent, WorkerQueues};
 use recordings::Recording;
 use reports::Reports;
 use translate::{continuity, link_side};
+use unread::Unread;
 
 /// Slot events taken in one cycle.
 const SLOT_EVENTS_PER_CYCLE: usize = 64;
@@ -58,6 +60,7 @@ pub struct Worker<D: Device> {
     /// When recordings report their progress, in order.
     progress: VecDeque<(u64, u64)>,
     batch: Vec<Received>,
+    unread: Unread,
     totals: totals::Totals,
     /// The conductor was told that extents are short.
     told_short: bool,
@@ -91,6 +94,7 @@ impl<D: Device> Worker<D> {
             recordings: HashMap::with_capacity(config.sessions_max as usize),
             progress: VecDeque::with_capacity(config.sessions_max as usize),
             batch: Vec::with_capacity(4096),
+            unread: Unread::new(config.slots_max),
             totals: totals::Totals::default(),
             told_short: false,
             ending: false,
@@ -157,6 +161,7 @@ impl<D: Device> Worker<D> {
             engine,
             capture,
             reports,
+            unread,
             batch,
             ..
         } = self;
@@ -177,6 +182,7 @@ impl<D: Device> Worker<D> {
                 device,
                 capture,
                 reports,
+                unread,
                 forward: None,
             };
             engine.handle_packet(
@@ -230,16 +236,19 @@ impl<D: Device> Worker<D> {
                 engine,
                 capture,
                 reports,
+                unread,
                 ..
             } = self;
             let mut hands = Hands {
                 device,
                 capture,
                 reports,
+                unread,
                 forward: None,
             };
             engine.handle_timeout(now_ns, &mut hands);
         }
+        self.unread.read_again(now_ns, &mut self.device);
         self.report_progress(now_ns);
         if self.capture.short != self.told_short {
             self.told_short = self.capture.short;
@@ -279,7 +288,8 @@ impl<D: Device> Worker<D> {
         let progress = self.progress.front().map(|&(due_ns, _)| due_ns);
         let reports = self.reports.is_behind().then_some(now_ns + 1_000_000);
         let short = self.told_short.then_some(now_ns + 100_000_000);
-        let deadlines = [engine, capture, progress, reports, short];
+        let unread = self.unread.next_deadline_ns();
+        let deadlines = [engine, capture, progress, reports, short, unread];
         deadlines.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 }
@@ -296,6 +306,7 @@ struct Hands<'a, D: Device> {
     device: &'a mut D,
     capture: &'a mut Capture,
     reports: &'a mut Reports,
+    unread: &'a mut Unread,
     forward: Option<Forward>,
 }
 
@@ -316,6 +327,11 @@ impl<D: Device> Actions for Hands<'_, D> {
     #[inline]
     fn capture(&mut self, tap: u32, frame: &FrameMeta, bytes: &[u8]) -> Captured {
         self.capture.packet(tap, frame, bytes)
+    }
+
+    #[cold]
+    fn over_cap(&mut self, slot: u32) {
+        self.unread.leave(self.capture.now_ns, slot, self.device);
     }
 
     #[cold]

@@ -192,6 +192,14 @@ pub trait Device {
     /// The slot is out of range or holds no socket.
     fn remove(&mut self, slot: u32) -> Result<(), DeviceError>;
 
+    /// Leaves a slot's socket unread until [`resume`](Self::resume): what comes fills it, and what it
+    /// cannot hold the kernel drops and counts. Sends go on. False when the slot holds no socket or
+    /// is paused already. Datagrams that were taken from the socket before are still delivered.
+    fn pause(&mut self, slot: u32) -> bool;
+
+    /// Reads a paused slot's socket again; nothing when it is not paused.
+    fn resume(&mut self, slot: u32);
+
     /// The next thing that happened to a slot. Ask until `None` once a cycle.
     fn slot_event(&mut self) -> Option<SlotEvent>;
 

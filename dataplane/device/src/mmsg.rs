@@ -23,6 +23,8 @@ const DOORBELL: u64 = u64::MAX;
 
 struct Entry {
     socket: Option<OwnedFd>,
+    /// It is left unread, and epoll does not know it.
+    paused: bool,
     generation: u32,
 }
 
@@ -128,6 +130,7 @@ impl MmsgDevice {
             slots: (0..config.slots_max)
                 .map(|_| Entry {
                     socket: None,
+                    paused: false,
                     generation: 0,
                 })
                 .collect(),
@@ -168,6 +171,18 @@ impl MmsgDevice {
         } else {
             Ok(())
         }
+    }
+
+    fn unwatch(&self, descriptor: RawFd) {
+        // SAFETY: no event is passed for EPOLL_CTL_DEL.
+        unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                descriptor,
+                std::ptr::null_mut(),
+            )
+        };
     }
 
     /// Fetches the sockets that are ready, waiting at most `timeout_ns`.
@@ -387,19 +402,52 @@ impl Device for MmsgDevice {
             .get_mut(slot as usize)
             .ok_or(DeviceError::SlotRange(slot))?;
         let socket = entry.socket.take().ok_or(DeviceError::SlotEmpty(slot))?;
-        // A duplicate of the descriptor elsewhere would keep the watch alive: end it here.
-        // SAFETY: no event is passed for EPOLL_CTL_DEL.
-        unsafe {
-            libc::epoll_ctl(
-                self.epoll.as_raw_fd(),
-                libc::EPOLL_CTL_DEL,
-                socket.as_raw_fd(),
-                std::ptr::null_mut(),
-            )
-        };
+        let paused = std::mem::take(&mut entry.paused);
+        if !paused {
+            // A duplicate of the descriptor elsewhere would keep the watch alive: end it here.
+            self.unwatch(socket.as_raw_fd());
+        }
         drop(socket);
         self.slot_events.push_back(SlotEvent::Closed { slot });
         Ok(())
+    }
+
+    fn pause(&mut self, slot: u32) -> bool {
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
+            return false;
+        };
+        let Some(socket) = entry.socket.as_ref().map(AsRawFd::as_raw_fd) else {
+            return false;
+        };
+        if std::mem::replace(&mut entry.paused, true) {
+            return false;
+        }
+        // What epoll has said of it already is of a generation before.
+        entry.generation = entry.generation.wrapping_add(1);
+        self.unwatch(socket);
+        true
+    }
+
+    fn resume(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(socket) = entry.socket.as_ref().map(AsRawFd::as_raw_fd) else {
+            return;
+        };
+        if !std::mem::take(&mut entry.paused) {
+            return;
+        }
+        let data = u64::from(slot) | (u64::from(entry.generation) << 32);
+        if let Err(error) = self.watch(socket, data) {
+            let errno = match error {
+                DeviceError::System { source, .. } => source.raw_os_error().unwrap_or(0),
+                _ => 0,
+            };
+            self.slots[slot as usize].socket = None;
+            self.slot_events
+                .push_back(SlotEvent::Failed { slot, errno });
+        }
     }
 
     fn slot_event(&mut self) -> Option<SlotEvent> {

@@ -165,6 +165,8 @@ pub struct SimDevice {
     pool: Pool,
     queued: Vec<(u32, SocketAddr, Buffer)>,
     closed: VecDeque<SlotEvent>,
+    /// Slots left unread.
+    paused: Vec<u32>,
     counters: Counters,
     batch_max: usize,
 }
@@ -194,6 +196,7 @@ impl SimDevice {
             pool: Pool::new(config.buffers + config.copies)?,
             queued: Vec::new(),
             closed: VecDeque::new(),
+            paused: Vec::new(),
             counters: Counters::default(),
             batch_max: config.batch_max,
         };
@@ -238,8 +241,27 @@ impl Device for SimDevice {
         state.inbound.retain(|datagram| datagram.slot != slot);
         self.counters.late += (before - state.inbound.len()) as u64;
         drop(state);
+        self.paused.retain(|paused| *paused != slot);
         self.closed.push_back(SlotEvent::Closed { slot });
         Ok(())
+    }
+
+    fn pause(&mut self, slot: u32) -> bool {
+        let open = self
+            .net
+            .state()
+            .slots
+            .get(slot as usize)
+            .is_some_and(|state| *state != SlotState::Free);
+        let pause = open && !self.paused.contains(&slot);
+        if pause {
+            self.paused.push(slot);
+        }
+        pause
+    }
+
+    fn resume(&mut self, slot: u32) {
+        self.paused.retain(|paused| *paused != slot);
     }
 
     fn slot_event(&mut self) -> Option<SlotEvent> {
@@ -250,7 +272,13 @@ impl Device for SimDevice {
         let mut state = self.net.state();
         let mut count = 0;
         while count < self.batch_max {
-            let Some(datagram) = state.inbound.pop_front() else {
+            let read = |datagram: &Datagram| !self.paused.contains(&datagram.slot);
+            let Some(datagram) = state
+                .inbound
+                .iter()
+                .position(read)
+                .and_then(|at| state.inbound.remove(at))
+            else {
                 break;
             };
             if state
@@ -331,8 +359,9 @@ impl Device for SimDevice {
     fn park(&mut self, _timeout_ns: u64) -> Wake {
         self.flush();
         let mut state = self.net.state();
+        let read = |datagram: &Datagram| !self.paused.contains(&datagram.slot);
         Wake {
-            packets: !state.inbound.is_empty() || !self.closed.is_empty(),
+            packets: state.inbound.iter().any(read) || !self.closed.is_empty(),
             doorbell: std::mem::take(&mut state.doorbell),
         }
     }

@@ -503,6 +503,61 @@ fn a_flooded_socket_does_not_starve_the_others<D: Open>() {
     );
 }
 
+fn a_paused_slot_is_left_unread_until_it_is_resumed<D: Open>() {
+    let mut device = D::open_with(&small());
+    let paused = install(&mut device, 0);
+    let other = install(&mut device, 1);
+    let (sender, sender_address) = peer();
+    assert!(!device.pause(5), "an empty slot");
+    for turn in 0..3_u8 {
+        assert!(device.pause(0));
+        assert!(!device.pause(0));
+        // The kernel learns of it with the next entry.
+        device.park(MILLISECOND);
+        sender.send_to(&[turn], paused).unwrap();
+        sender.send_to(&[turn], other).unwrap();
+        run(&mut device, |device, packet| {
+            let Some(packet) = packet else { return false };
+            assert_eq!(packet.slot, 1);
+            device.recycle(packet.buffer);
+            true
+        });
+        device.send_copy(0, &sender_address, b"sends go on");
+        device.flush();
+        sender.recv(&mut [0; 64]).unwrap();
+        device.resume(0);
+        device.resume(0);
+        run(&mut device, |device, packet| {
+            let Some(packet) = packet else { return false };
+            assert_eq!((packet.slot, packet.buffer[0]), (0, turn));
+            device.recycle(packet.buffer);
+            true
+        });
+    }
+    // Resumed at once, before the kernel has ended anything.
+    device.pause(0);
+    device.resume(0);
+    sender.send_to(b"heard", paused).unwrap();
+    run(&mut device, |device, packet| {
+        packet.is_some_and(|packet| {
+            device.recycle(packet.buffer);
+            true
+        })
+    });
+    device.pause(0);
+    device.remove(0).unwrap();
+    wait_closed(&mut device, 0);
+    assert_eq!(device.counters().receive_errors, 0);
+    let again = install(&mut device, 0);
+    sender.send_to(b"a new socket is read", again).unwrap();
+    run(&mut device, |device, packet| {
+        packet.is_some_and(|packet| {
+            device.recycle(packet.buffer);
+            true
+        })
+    });
+}
+
 fn a_dropped_device_frees_its_ports<D: Open>() {
     let mut device = D::open_with(&small());
     let addresses: Vec<_> = (0..50).map(|slot| install(&mut device, slot)).collect();
@@ -542,5 +597,6 @@ suite!(
     a_park_lasts_to_its_deadline_and_costs_nothing,
     a_spinning_worker_hears_everything,
     a_flooded_socket_does_not_starve_the_others,
+    a_paused_slot_is_left_unread_until_it_is_resumed,
     a_dropped_device_frees_its_ports,
 );

@@ -18,6 +18,10 @@ pub trait Actions {
     /// Record a packet as it was received. `tap` is what [`crate::Engine::start_tap`] was given.
     fn capture(&mut self, tap: u32, frame: &FrameMeta, bytes: &[u8]) -> Captured;
 
+    /// More came to this slot's port, from anybody, than a port may ask of a worker: leave it unread
+    /// for [`crate::UNREAD_NS`]. Called for every packet above the cap.
+    fn over_cap(&mut self, _slot: u32) {}
+
     /// Something to tell control.
     fn event(&mut self, event: Event);
 }

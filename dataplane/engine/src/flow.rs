@@ -23,7 +23,10 @@ pub(crate) struct Port {
     pub(crate) side: Side,
     /// The RTCP port rather than the RTP port.
     pub(crate) rtcp: bool,
+    /// Packets of its accepted source.
     pub(crate) cap: RateCap,
+    /// Datagrams of anybody.
+    pub(crate) intake: RateCap,
 }
 
 impl Port {
@@ -32,6 +35,7 @@ impl Port {
         side: Side::Caller,
         rtcp: false,
         cap: RateCap::NEW,
+        intake: RateCap::NEW,
     };
 }
 

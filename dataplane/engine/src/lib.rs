@@ -35,6 +35,7 @@ mod transform;
 pub use actions::{Actions, Captured, Event, FrameKind, FrameMeta};
 pub use counters::Counters;
 pub use engine::Engine;
+pub use rate::UNREAD_NS;
 pub use spec::{
     Codec, Continuity, DROP_REASONS, DropReason, EngineError, LegFlags, LegRestore, LegSpec,
     Limits, MEDIA_MAX, MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SSRCS_MAX,

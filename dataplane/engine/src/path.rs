@@ -62,6 +62,9 @@ impl Engine {
             self.counters.no_flow += 1;
             return;
         };
+        if !port.intake.allow(now_ns) {
+            actions.over_cap(slot);
+        }
         let length = length.min(buffer.len());
         let datagram = Datagram {
             now_ns,

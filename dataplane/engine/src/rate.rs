@@ -1,9 +1,11 @@
-//! The cap on packets a port accepts.
+//! The cap on packets a port accepts, and on datagrams it may have read.
 
 /// Packets a second.
 pub(crate) const PACKETS_PER_SECOND_MAX: u64 = 20_000;
 /// Time over which it is judged.
 const WINDOW_NS: u64 = 100_000_000;
+/// How long a port over the cap is left unread: its socket fills, and the kernel drops and counts.
+pub const UNREAD_NS: u64 = 100_000_000;
 const PACKETS_PER_WINDOW: u32 = (PACKETS_PER_SECOND_MAX * WINDOW_NS / 1_000_000_000) as u32;
 
 /// One port's packets in the current window. The window starts with a packet, so an idle port's

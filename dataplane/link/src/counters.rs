@@ -86,6 +86,8 @@ counters! {
         Malformed = "malformed",
         /// Packets above a port's rate cap.
         RateCap = "rate_cap",
+        /// Times that a port was left unread for 100 ms, as more came than a port may ask of us.
+        PortsLeftUnread = "ports_left_unread",
         /// Packets with a payload type that was not negotiated.
         UnknownPayload = "unknown_payload",
         /// Datagrams for a slot without a flow (late after close).

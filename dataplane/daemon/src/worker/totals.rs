@@ -64,6 +64,7 @@ impl<D: Device> Worker<D> {
             (Counter::Truncated, device.truncated),
             (Counter::Malformed, engine.malformed),
             (Counter::RateCap, engine.rate_capped),
+            (Counter::PortsLeftUnread, self.unread.total),
             (Counter::UnknownPayload, engine.unknown_payload),
             (Counter::NoFlow, engine.no_flow + device.late),
             (Counter::NotSent, engine.not_sent + engine.transform_failed),

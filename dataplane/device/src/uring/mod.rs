@@ -111,19 +111,26 @@ impl UringDevice {
         }
     }
 
+    /// Asks the kernel to end a slot's receive.
+    fn cancel_receive(&mut self, slot: u32) {
+        let entry = &mut self.slots.entries[slot as usize];
+        entry.pending += 1;
+        let generation = entry.generation;
+        let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, generation, slot));
+        self.push_control(
+            cancel
+                .build()
+                .user_data(tag(Kind::Cancel, generation, slot)),
+        );
+    }
+
     /// Queues the end of a slot: its receive, then its place in the file table.
     fn begin_close(&mut self, slot: u32) {
         let entry = &mut self.slots.entries[slot as usize];
         entry.state = State::Closing;
         let generation = entry.generation;
         if entry.armed {
-            entry.pending += 1;
-            let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, generation, slot));
-            self.push_control(
-                cancel
-                    .build()
-                    .user_data(tag(Kind::Cancel, generation, slot)),
-            );
+            self.cancel_receive(slot);
         }
         self.slots.entries[slot as usize].pending += 1;
         let update = opcode::FilesUpdate::new(&raw const slots::NO_FILE, 1).offset(slot as i32);
@@ -214,7 +221,7 @@ impl UringDevice {
     fn arm_starved(&mut self) {
         for slot in std::mem::take(&mut self.starved) {
             let entry = &self.slots.entries[slot as usize];
-            if entry.state == State::Open && !entry.armed {
+            if entry.state == State::Open && !entry.armed && !entry.paused {
                 self.arm(slot);
             }
         }
@@ -290,6 +297,9 @@ impl UringDevice {
             self.settle(slot);
             return;
         }
+        if entry.paused {
+            return;
+        }
         match -result {
             libc::ENOBUFS => {
                 self.counters.buffers_exhausted += 1;
@@ -299,7 +309,9 @@ impl UringDevice {
                 self.counters.icmp_errors += 1;
                 self.arm(slot);
             }
-            libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::ECANCELED | libc::ENETDOWN => {
+            // Resumed before the kernel had ended it.
+            libc::ECANCELED => self.arm(slot),
+            libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::ENETDOWN => {
                 self.counters.receive_errors += 1;
                 self.starved.push(slot);
             }
@@ -424,6 +436,30 @@ impl Device for UringDevice {
         }
         self.begin_close(slot);
         Ok(())
+    }
+
+    fn pause(&mut self, slot: u32) -> bool {
+        let Some(entry) = self.slots.entries.get_mut(slot as usize) else {
+            return false;
+        };
+        if entry.state != State::Open || entry.paused {
+            return false;
+        }
+        entry.paused = true;
+        if entry.armed {
+            self.cancel_receive(slot);
+        }
+        true
+    }
+
+    fn resume(&mut self, slot: u32) {
+        let Some(entry) = self.slots.entries.get_mut(slot as usize) else {
+            return;
+        };
+        let ended = entry.state == State::Open && !entry.armed;
+        if std::mem::take(&mut entry.paused) && ended {
+            self.arm(slot);
+        }
     }
 
     fn slot_event(&mut self) -> Option<SlotEvent> {

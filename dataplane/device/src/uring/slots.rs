@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// A receive is with the kernel.
     pub(super) armed: bool,
+    /// It is to be left unread.
+    pub(super) paused: bool,
     /// Control operations with the kernel.
     pub(super) pending: u8,
     /// Counts the sockets that stood here, so that completions of different ones differ.
@@ -45,6 +47,7 @@ impl Slots {
         let entry = || Entry {
             state: State::Free,
             armed: false,
+            paused: false,
             pending: 0,
             generation: 0,
             errno: 0,
@@ -67,6 +70,7 @@ impl Slots {
         }
         self.files[slot as usize] = socket.as_raw_fd();
         entry.state = State::Open;
+        entry.paused = false;
         entry.generation = (entry.generation + 1) & GENERATION_MASK;
         entry.pending = 1;
         entry.socket = Some(socket);

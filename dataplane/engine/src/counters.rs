@@ -1,7 +1,7 @@
 //! Totals of one engine.
 
 /// Totals since the engine began. Every datagram given to the engine is counted in exactly one of
-/// `rtp_in`, `rtcp_in`, `opaque_in`, `strangers`, `malformed`, `rate_capped`, `truncated`, `no_flow`.
+/// `rtp_in`, `rtcp_in`, `opaque_in`, `fork_in`, `strangers`, `malformed`, `rate_capped`, `truncated`, `no_flow`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// RTP packets from accepted sources.
@@ -39,6 +39,13 @@ pub struct Counters {
     pub mute_withheld: u64,
     /// Packets replaced by silence.
     pub muted: u64,
+    /// Copies sent by forks.
+    pub forked: u64,
+    /// Copies that forks held back, as the recorder takes nothing or not that payload type.
+    pub fork_withheld: u64,
+    /// Datagrams of recorders on the ports that copies leave by (their RTCP, and what does not belong
+    /// there), which go nowhere.
+    pub fork_in: u64,
     /// Packets that a transform refused (`open` or `seal`).
     pub transform_failed: u64,
     /// Sources learnt that differ from the advertised address.

@@ -1,6 +1,6 @@
 //! The engine's tables and the commands that change them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::counters::Counters;
 use crate::flow::{Flow, NO_FLOW, Port, Session};
@@ -34,6 +34,9 @@ pub struct Engine {
     pub(crate) scan_due_ns: u64,
     /// When candidates are to be looked at.
     pub(crate) probation_ns: u64,
+    /// Indexes of the sessions that have forks, and when the first of them reports.
+    pub(crate) forking_sessions: BTreeSet<u32>,
+    pub(crate) report_ns: u64,
 }
 
 impl Engine {
@@ -55,6 +58,8 @@ impl Engine {
             scan_at: 0,
             scan_due_ns: NEVER,
             probation_ns: NEVER,
+            forking_sessions: BTreeSet::new(),
+            report_ns: NEVER,
         }
     }
 
@@ -141,6 +146,7 @@ impl Engine {
         };
         let mut flow = Flow::new(session.id, owner, media, spec);
         flow.tap = session.running_tap();
+        flow.is_fork_target = session.fork_of.is_some();
         let index = match self.free_flows.pop() {
             Some(index) => {
                 self.flows[index as usize] = flow;
@@ -208,6 +214,7 @@ impl Engine {
             // A pass that is under way may have gone by this session already.
             self.scan_due_ns = self.scan_due_ns.min(due_ns);
         }
+        self.follow_target(spec.session, spec.media);
         Ok(())
     }
 
@@ -216,6 +223,7 @@ impl Engine {
     /// # Errors
     /// No such session.
     pub fn remove_session(&mut self, session: u64) -> Result<(), EngineError> {
+        self.end_forks(session);
         let owner = self.index.remove(&session).ok_or(EngineError::NotFound)?;
         let session = self.sessions[owner as usize]
             .take()
@@ -264,7 +272,14 @@ impl Engine {
             .map(|session| self.session_heard_ns(session))
     }
 
+    /// A recorder's session lives as long as the one that is forked to it.
     fn session_heard_ns(&self, session: &Session) -> u64 {
+        let source = session.fork_of.and_then(|source| self.peek(source));
+        let heard_ns = source.map_or(0, |source| self.own_heard_ns(source));
+        heard_ns.max(self.own_heard_ns(session))
+    }
+
+    fn own_heard_ns(&self, session: &Session) -> u64 {
         let legs = session
             .flows
             .iter()

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::fork::Fork;
 use crate::latch::Latch;
 use crate::rate::RateCap;
 use crate::spec::{MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SessionSpec, Side};
@@ -95,6 +96,9 @@ pub(crate) struct Flow {
     pub(crate) kind: MediaKind,
     /// Number of its session's tap while that is running, else [`NO_TAP`].
     pub(crate) tap: u32,
+    /// A recorder's session: what comes in goes nowhere.
+    pub(crate) is_fork_target: bool,
+    pub(crate) forks: Vec<Fork>,
     pub(crate) legs: [Leg; 2],
 }
 
@@ -106,6 +110,8 @@ impl Flow {
             media,
             kind: spec.kind,
             tap: NO_TAP,
+            is_fork_target: false,
+            forks: Vec::new(),
             legs: spec.slots.map(Leg::new),
         }
     }
@@ -145,6 +151,13 @@ pub(crate) struct Session {
     pub(crate) tap_id: u32,
     /// A side's silence was reported.
     pub(crate) timed_out: [bool; 2],
+    /// Sessions its forks lead to.
+    pub(crate) forks: Vec<u64>,
+    /// The session whose fork leads here.
+    pub(crate) fork_of: Option<u64>,
+    /// When its forks send their next sender reports, and wall clock minus ours.
+    pub(crate) report_ns: u64,
+    pub(crate) unix_offset_ns: u64,
 }
 
 impl Session {
@@ -157,6 +170,10 @@ impl Session {
             tap: None,
             tap_id: 0,
             timed_out: [false; 2],
+            forks: Vec::new(),
+            fork_of: None,
+            report_ns: 0,
+            unix_offset_ns: 0,
         }
     }
 

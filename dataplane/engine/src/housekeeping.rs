@@ -18,12 +18,16 @@ impl Engine {
         if now_ns >= self.scan_ns {
             self.scan(now_ns, actions);
         }
+        if now_ns >= self.report_ns {
+            self.report_forks(now_ns, actions);
+        }
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` when there is nothing to watch.
     #[must_use]
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        Some(self.scan_ns.min(self.probation_ns)).filter(|&deadline| deadline != NEVER)
+        let due_ns = self.scan_ns.min(self.probation_ns).min(self.report_ns);
+        Some(due_ns).filter(|&deadline| deadline != NEVER)
     }
 
     /// Looks at some sessions for silent sides.

@@ -9,6 +9,7 @@
 //!            judge the source (latch)      stranger: counted, dropped
 //!            rate cap, open (transform), parse
 //!            statistics, tap (capture)     as received
+//!            forks (copies)                to recorders
 //!            mute, payload mapping, continuity, seal
 //!            forward out of the far side's slot to its endpoint
 //! ```
@@ -19,6 +20,8 @@ mod counters;
 mod endpoint;
 mod engine;
 mod flow;
+mod fork;
+mod forks;
 mod housekeeping;
 mod latch;
 mod path;
@@ -37,7 +40,8 @@ pub use counters::Counters;
 pub use engine::Engine;
 pub use rate::UNREAD_NS;
 pub use spec::{
-    Codec, Continuity, DROP_REASONS, DropReason, EngineError, LegFlags, LegRestore, LegSpec,
-    Limits, MEDIA_MAX, MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SSRCS_MAX,
-    STREAMS_MAX, SessionSpec, Side, StreamReceipt, StreamStats, TAIL_ROOM_BYTES,
+    Codec, Continuity, DROP_REASONS, DropReason, EngineError, FORKS_MAX, ForkState, ForkStats,
+    LegFlags, LegRestore, LegSpec, Limits, MEDIA_MAX, MediaKind, MediaSpec, PAYLOADS_MAX,
+    PayloadSpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec, Side, StreamReceipt, StreamStats,
+    TAIL_ROOM_BYTES,
 };

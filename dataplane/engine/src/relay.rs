@@ -9,6 +9,7 @@ use trunkline_rtp::{Arrival, HeaderMut, RtpHeader};
 use crate::actions::{Actions, Captured, Event, FrameKind, FrameMeta};
 use crate::counters::Counters;
 use crate::flow::{Flow, Leg, NO_TAP, Session};
+use crate::fork;
 use crate::silence::silence;
 use crate::spec::{Continuity, DropReason, MediaKind, Side};
 use crate::stream::{Placed, Stream, StreamTable};
@@ -79,8 +80,12 @@ impl<A: Actions> Relay<'_, A> {
         length: usize,
         egress: Egress,
     ) {
+        if flow.is_fork_target {
+            self.counters.fork_in += 1;
+            return;
+        }
         let place = Place::of(flow, side);
-        let (own, far) = flow.pair(side);
+        let (own, _) = flow.pair(side);
         let placed = own.streams.place(at_ns, header, length, &own.payloads);
         if placed.replaced || placed.changed.is_some() {
             self.tell_renumbering(&place, &mut own.streams, placed.changed);
@@ -100,7 +105,41 @@ impl<A: Actions> Relay<'_, A> {
         }
         self.counters.rtp_in += 1;
         self.counters.rtp_bytes_in += length as u64;
+        if !flow.forks.is_empty() {
+            self.copy_to_forks(flow, side, at_ns, header, placed.index, buffer, length);
+        }
+        let (own, far) = flow.pair(side);
         self.forward_rtp(own, far, header, placed.index, buffer, length, egress);
+    }
+
+    /// Copies to recorders, before mute and mapping.
+    fn copy_to_forks(
+        &mut self,
+        flow: &mut Flow,
+        side: Side,
+        at_ns: u64,
+        header: &RtpHeader,
+        index: usize,
+        buffer: &mut [u8],
+        length: usize,
+    ) {
+        let stream = flow.leg(side).streams.at(index);
+        let original = fork::Original {
+            at_ns,
+            side,
+            header,
+            numbering: stream.numbering,
+            codec: stream.payload.codec,
+            clock_hz: stream.payload.clock.rate_hz(),
+            length,
+        };
+        fork::copy(
+            &mut flow.forks,
+            &original,
+            buffer,
+            self.counters,
+            self.actions,
+        );
     }
 
     #[inline]
@@ -274,6 +313,10 @@ impl<A: Actions> Relay<'_, A> {
         if Compound::parse(&buffer[..length]).is_err() {
             return false;
         }
+        if flow.is_fork_target {
+            self.counters.fork_in += 1;
+            return true;
+        }
         self.counters.rtcp_in += 1;
         if flow.tap != NO_TAP {
             let mut frame = opaque_frame(side, flow.media, at_ns);
@@ -320,6 +363,10 @@ impl<A: Actions> Relay<'_, A> {
         length: usize,
         egress: Egress,
     ) {
+        if flow.is_fork_target {
+            self.counters.fork_in += 1;
+            return;
+        }
         self.counters.opaque_in += 1;
         let frame = opaque_frame(side, flow.media, at_ns);
         self.capture(flow.tap, &frame, &buffer[..length]);

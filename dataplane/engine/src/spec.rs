@@ -13,6 +13,8 @@ pub const SSRCS_MAX: usize = 4;
 pub const STREAMS_MAX: usize = 64;
 /// Room that a buffer has behind its datagram, for what a transform or a mute appends.
 pub const TAIL_ROOM_BYTES: usize = 64;
+/// Forks of one session.
+pub const FORKS_MAX: usize = 4;
 /// Number of [`DropReason`]s.
 pub const DROP_REASONS: usize = 9;
 
@@ -257,6 +259,32 @@ pub struct StreamStats {
     pub highest: u32,
     /// Last arrival, ns.
     pub last_ns: u64,
+}
+
+/// Whether a fork's copies leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForkState {
+    /// They do.
+    Running,
+    /// They do not.
+    Paused,
+    /// They do, with silence for payload (withheld where the codec's silence is not known).
+    Silenced,
+}
+
+/// What a fork has sent of one side of one m-line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkStats {
+    /// m-line index.
+    pub media: u8,
+    /// Side whose packets were copied.
+    pub side: Side,
+    /// Copies sent.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub payload_bytes: u64,
+    /// Packets not copied, as the recorder receives nothing or not this payload type.
+    pub withheld: u64,
 }
 
 /// Sizes of an engine. Tables are allocated at start.

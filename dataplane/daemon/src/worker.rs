@@ -9,6 +9,7 @@
 
 mod capture;
 mod commands;
+mod forks;
 pub mod message;
 mod recordings;
 mod reports;
@@ -59,6 +60,8 @@ pub struct Worker<D: Device> {
     recordings: HashMap<u64, Recording>,
     /// When recordings report their progress, in order.
     progress: VecDeque<(u64, u64)>,
+    /// When forks report what they have sent, in order: moment, session, target.
+    fork_progress: VecDeque<(u64, u64, u64)>,
     batch: Vec<Received>,
     unread: Unread,
     totals: totals::Totals,
@@ -93,6 +96,7 @@ impl<D: Device> Worker<D> {
             sessions: HashMap::with_capacity(config.sessions_max as usize),
             recordings: HashMap::with_capacity(config.sessions_max as usize),
             progress: VecDeque::with_capacity(config.sessions_max as usize),
+            fork_progress: VecDeque::new(),
             batch: Vec::with_capacity(4096),
             unread: Unread::new(config.slots_max),
             totals: totals::Totals::default(),
@@ -250,6 +254,7 @@ impl<D: Device> Worker<D> {
         }
         self.unread.read_again(now_ns, &mut self.device);
         self.report_progress(now_ns);
+        self.report_fork_progress(now_ns);
         if self.capture.short != self.told_short {
             self.told_short = self.capture.short;
             self.reports.tell(WorkerEvent::ExtentsShort {
@@ -286,10 +291,11 @@ impl<D: Device> Worker<D> {
         let engine = self.engine.next_deadline_ns();
         let capture = self.capture.next_deadline_ns();
         let progress = self.progress.front().map(|&(due_ns, _)| due_ns);
+        let forks = self.fork_progress.front().map(|&(due_ns, ..)| due_ns);
         let reports = self.reports.is_behind().then_some(now_ns + 1_000_000);
         let short = self.told_short.then_some(now_ns + 100_000_000);
         let unread = self.unread.next_deadline_ns();
-        let deadlines = [engine, capture, progress, reports, short, unread];
+        let deadlines = [engine, capture, progress, forks, reports, short, unread];
         deadlines.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 }

@@ -333,6 +333,7 @@ fn an_ipv4_caller_and_an_ipv6_callee_hear_each_other() {
         session: 1,
         interface: [0, 1],
         media_timeout_ms: 0,
+        beside: 0,
         media: vec![MediaOpen {
             kind: MediaKind::Audio,
             ports: [0, 0],
@@ -360,6 +361,66 @@ fn an_ipv4_caller_and_an_ipv6_callee_hear_each_other() {
 }
 
 #[test]
+fn a_recorder_hears_both_sides_until_it_is_paused_and_the_call_goes_on() {
+    let mut dataplane = Dataplane::start("uring", 14);
+    let mut control = dataplane.attach();
+    let mut call = Call::open(&mut control, dataplane.address, 1, [0, 0]);
+    let Command::SessionOpen(mut beside) = open(2, [0, 0]) else {
+        unreachable!()
+    };
+    beside.beside = 1;
+    let answer = control.ask(&Command::SessionOpen(beside));
+    assert!(
+        matches!(answer, Event::SessionOpened { worker: 0, .. }),
+        "{answer:?}"
+    );
+    let recorders = [common::Party::new(0), common::Party::new(0)];
+    for side in Side::BOTH {
+        let Command::LegUpdate(mut leg) = call.leg(side) else {
+            unreachable!()
+        };
+        leg.session = 2;
+        leg.flags = leg_flags::MAY_SEND;
+        leg.rtp = Some(recorders[side as usize].socket.local_addr().unwrap());
+        leg.payloads.clear();
+        control.done(&Command::LegUpdate(leg));
+    }
+    let (session, target) = (1, 2);
+    control.done(&Command::ForkStart { session, target });
+    call.talk(20);
+    control.done(&Command::ForkState {
+        session,
+        target,
+        state: ForkState::Paused,
+    });
+    call.talk(5);
+    control.done(&Command::SessionClose { session: target });
+    let told = control.expect(|event| {
+        matches!(event, Event::ForkProgress { streams, .. } if streams.iter().all(|way| way.packets == 20))
+    });
+    let Event::ForkProgress { streams, .. } = told else {
+        unreachable!()
+    };
+    assert_eq!(streams.len(), 2);
+    assert!(streams.iter().all(|way| way.payload_bytes == 20 * 160));
+    call.talk(5);
+    let mut heard = [0; 2000];
+    for (recorder, ssrc) in recorders.iter().zip([0x1111_u32, 0x2222]) {
+        for count in 0..20_u16 {
+            let length = recorder.socket.recv(&mut heard).unwrap();
+            assert_eq!(length, 172);
+            assert_eq!(heard[2..4], (65_500_u16.wrapping_add(count)).to_be_bytes());
+            assert_eq!(heard[8..12], ssrc.to_be_bytes());
+        }
+        recorder.socket.set_nonblocking(true).unwrap();
+        assert!(
+            recorder.socket.recv(&mut heard).is_err(),
+            "paused, then closed"
+        );
+    }
+}
+
+#[test]
 fn a_spinning_worker_relays_too_and_a_fax_line_is_added_in_mid_call() {
     let mut dataplane = Dataplane::start_with("idle = \"spin\"\n", 9, "");
     let mut control = dataplane.attach();
@@ -378,6 +439,7 @@ fn a_spinning_worker_relays_too_and_a_fax_line_is_added_in_mid_call() {
         session: 1,
         interface: [0, 0],
         media_timeout_ms: 0,
+        beside: 0,
         media: vec![audio, fax],
     }));
     let Event::SessionOpened { ports, .. } = answer else {

@@ -98,6 +98,12 @@ counters! {
         MuteWithheld = "mute_withheld",
         /// Packets muted.
         Muted = "muted",
+        /// Copies sent to recorders.
+        Forked = "forked",
+        /// Copies held back: the recorder takes nothing, or not that payload type.
+        ForkWithheld = "fork_withheld",
+        /// Datagrams of recorders, which go nowhere.
+        ForkIn = "fork_in",
         /// Kernel drops on our sockets (SK_MEMINFO_DROPS).
         SocketDrops = "socket_drops",
         /// Receives that found no buffer.

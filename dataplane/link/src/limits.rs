@@ -8,6 +8,8 @@ pub const PAYLOADS_MAX: usize = 24;
 pub const SSRCS_MAX: usize = 4;
 /// Streams listed in one receipt (4 m-lines, 2 sides, SSRCs over the call's life).
 pub const STREAMS_MAX: usize = 64;
+/// Streams listed of one fork: both sides of each m-line.
+pub const FORK_STREAMS_MAX: usize = 2 * MEDIA_MAX;
 /// Control's opaque record of a session.
 pub const RECORD_BYTES_MAX: usize = 8 * 1024;
 /// One fact (JSON); it is split over frames of at most 4,000 bytes.

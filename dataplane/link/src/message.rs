@@ -93,6 +93,8 @@ pub struct SessionOpen {
     pub interface: [u8; 2],
     /// Media timeout; 0 = off.
     pub media_timeout_ms: u32,
+    /// Session whose worker is to have this one too (a fork leads from one to the other); 0 = any.
+    pub beside: u64,
     /// One entry an m-line, at most [`crate::limits::MEDIA_MAX`].
     pub media: Vec<MediaOpen>,
 }
@@ -232,10 +234,49 @@ pub enum Command {
     },
     /// Seal and flush. Answer (when durable): `RecordingClosed`.
     RecordingFinish { session: u64, recording: u64 },
+    /// Fork a session's media into the legs of another on the same worker (`SessionOpen::beside`): what
+    /// side S sends on m-line M leaves by side S of m-line M of `target`, whose `LegUpdate`s say where
+    /// to and by which payload types (none = all, unmapped). Again after new m-lines. Answer: `Done`.
+    ForkStart { session: u64, target: u64 },
+    /// Hold a fork's copies back, silence them, or let them go on. Answer: `Done` once it holds.
+    ForkState {
+        session: u64,
+        target: u64,
+        state: ForkState,
+    },
+    /// End a fork; its target session stays. Either session's end ends it too. Answer: `Done`.
+    ForkStop { session: u64, target: u64 },
     /// Send a `SnapshotSession` for every live session, then `SnapshotEnd`.
     Snapshot,
     /// Stop accepting `SessionOpen` for new sessions.
     Drain,
+}
+
+/// Whether a fork's copies leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ForkState {
+    /// They do.
+    Running = 0,
+    /// They do not.
+    Paused = 1,
+    /// They do, with silence for payload.
+    Silenced = 2,
+}
+
+/// What a fork has sent of one side of one m-line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkStream {
+    /// m-line index.
+    pub media: u8,
+    /// Side whose packets were copied.
+    pub side: Side,
+    /// Copies sent.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub payload_bytes: u64,
+    /// Packets not copied: the recorder receives nothing, or not this payload type.
+    pub withheld: u64,
 }
 
 /// Why packets that reached us were not recorded or relayed. Order is part of the wire format.
@@ -454,6 +495,14 @@ pub enum Event {
         last_page: u32,
         bytes: u64,
         streams: Vec<StreamReceipt>,
+    },
+    /// Every 2 s for each fork: what it has sent, and when anything last came from the recorder
+    /// (CLOCK_MONOTONIC ns, 0 = never).
+    ForkProgress {
+        session: u64,
+        target: u64,
+        heard_ns: u64,
+        streams: Vec<ForkStream>,
     },
     /// A condition began or ended.
     Alarm { code: AlarmCode, active: bool },

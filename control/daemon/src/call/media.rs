@@ -45,6 +45,7 @@ impl Media {
             session: self.session,
             interface: self.interface,
             media_timeout_ms: self.media_timeout_ms,
+            beside: 0,
             media: self.open.clone(),
         })
     }

@@ -112,7 +112,11 @@ impl Dataplane {
             Command::RecordingPause { .. } => Some(RecordingPhase::Paused),
             Command::RecordingResume { .. } => Some(RecordingPhase::Running),
             Command::RecordingStop { .. } => Some(RecordingPhase::Stopped),
-            Command::RecordingFact { .. } | Command::Drain => None,
+            Command::RecordingFact { .. }
+            | Command::ForkStart { .. }
+            | Command::ForkState { .. }
+            | Command::ForkStop { .. }
+            | Command::Drain => None,
             Command::RecordingFinish { session, recording } => {
                 events.push(Event::Done { request });
                 let told = if self.holds_closed {

@@ -89,6 +89,38 @@ impl Conductor {
             Command::RecordingFinish { recording, .. } => {
                 self.finish_recording(Some(reply), recording, now_ns)
             }
+            Command::ForkStart { session, target } => {
+                self.fork(reply, session, target, now_ns, |request| {
+                    let clock = clock_triple();
+                    WorkerCommand::ForkStart {
+                        request,
+                        session,
+                        target,
+                        unix_offset_ns: clock.utc_ns.wrapping_sub(clock.mono_ns),
+                    }
+                })
+            }
+            Command::ForkState {
+                session,
+                target,
+                state,
+            } => self.fork(reply, session, target, now_ns, |request| {
+                WorkerCommand::ForkState {
+                    request,
+                    session,
+                    target,
+                    state,
+                }
+            }),
+            Command::ForkStop { session, target } => {
+                self.fork(reply, session, target, now_ns, |request| {
+                    WorkerCommand::ForkStop {
+                        request,
+                        session,
+                        target,
+                    }
+                })
+            }
             Command::Snapshot => {
                 self.begin_snapshot(request);
                 Ok(())
@@ -192,6 +224,24 @@ impl Conductor {
             Some(entry) if entry.phase == Phase::Closing => return Err(FailReason::NotFound),
             Some(_) => self.remove_session(session, Some(reply), now_ns),
         }
+        Ok(())
+    }
+
+    /// Hands a command about a fork to the worker that has both sessions.
+    fn fork(
+        &mut self,
+        reply: ReplyTo,
+        session: u64,
+        target: u64,
+        now_ns: u64,
+        command: impl FnOnce(u64) -> WorkerCommand,
+    ) -> Result<(), FailReason> {
+        let worker = self.live_session(session)?;
+        if self.live_session(target)? != worker {
+            return Err(FailReason::Invalid);
+        }
+        let request = self.ask(Some(reply), Wanted::Plain, now_ns);
+        self.workers[worker].send(command(request));
         Ok(())
     }
 

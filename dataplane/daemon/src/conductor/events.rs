@@ -114,6 +114,20 @@ impl Conductor {
             } => {
                 self.on_progress(recording, next_ordinal, streams, now_ns);
             }
+            WorkerEvent::ForkProgress {
+                session,
+                target,
+                heard_ns,
+                streams,
+            } => {
+                let event = Event::ForkProgress {
+                    session,
+                    target,
+                    heard_ns,
+                    streams,
+                };
+                self.tell(event, now_ns);
+            }
             WorkerEvent::SlotClosed { slot } => self.slot_closed(worker, slot, now_ns),
             WorkerEvent::SlotFailed { slot, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);

@@ -25,6 +25,8 @@ pub(super) struct Opening {
     session: u64,
     interface: [u8; 2],
     media_timeout_ms: u32,
+    /// Session whose worker it is to have, 0 = any.
+    beside: u64,
     /// m-lines that the session has already.
     first_media: usize,
     lines: Vec<OpeningLine>,
@@ -69,6 +71,7 @@ impl Conductor {
             session: open.session,
             interface: open.interface,
             media_timeout_ms: open.media_timeout_ms,
+            beside: open.beside,
             first_media,
             lines: lines.collect(),
             deadline_ns: now_ns + FIXED_PORT_NS,
@@ -231,7 +234,9 @@ impl Conductor {
             return self.refuse(opening, FailReason::WrongState, now_ns);
         }
         let known = known.map(|session| session.worker);
-        let worker = known.unwrap_or_else(|| self.least_loaded());
+        let neighbour = self.sessions.get(&opening.beside);
+        let neighbour = neighbour.map(|session| session.worker);
+        let worker = known.or(neighbour).unwrap_or_else(|| self.least_loaded());
         let (reply, session, first_media) = (opening.reply, opening.session, opening.first_media);
         if self.workers[worker].slots_free() < opening.lines.len() * 4 {
             return self.refuse(opening, FailReason::NoCapacity, now_ns);

@@ -74,6 +74,32 @@ impl<D: Device> Worker<D> {
                 let result = self.on_recording_finish(now_ns, recording);
                 self.answer(request, result);
             }
+            WorkerCommand::ForkStart {
+                request,
+                session,
+                target,
+                unix_offset_ns,
+            } => {
+                let result = self.on_fork_start(now_ns, session, target, unix_offset_ns);
+                self.answer(request, result);
+            }
+            WorkerCommand::ForkState {
+                request,
+                session,
+                target,
+                state,
+            } => {
+                let result = self.on_fork_state(session, target, state);
+                self.answer(request, result);
+            }
+            WorkerCommand::ForkStop {
+                request,
+                session,
+                target,
+            } => {
+                let result = self.on_fork_stop(session, target);
+                self.answer(request, result);
+            }
             WorkerCommand::SocketDrops { slot, rise } => {
                 self.totals.socket_drops += rise;
                 self.engine.attribute_drops(slot, DropReason::Socket, rise);
@@ -185,6 +211,7 @@ impl<D: Device> Worker<D> {
         if let Some(recording) = recording {
             self.on_recording_stop(now_ns, 0, session, recording);
         }
+        self.tell_forks_of(session);
         self.engine.remove_session(session).map_err(fail_reason)?;
         if let Some(session) = self.sessions.remove(&session) {
             for ports in session.media.iter().flat_map(|media| media.slots) {

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::ArrayQueue;
 use trunkline_link::doorbell::Doorbell;
 use trunkline_link::message::{
-    Continuity, FactKind, FailReason, LegUpdate, MediaKind, RecordingPhase, Side, StreamReceipt,
+    Continuity, FactKind, FailReason, ForkState, ForkStream, LegUpdate, MediaKind, RecordingPhase,
+    Side, StreamReceipt,
 };
 use trunkline_sn3::record::ClockTriple;
 
@@ -132,6 +133,27 @@ pub enum WorkerCommand {
     /// Hand over what is left of a recording (stopped first if it is not). Answer: `Done`; the
     /// recorder then gets [`crate::recorder::message::Closed::Finish`].
     RecordingFinish { request: u64, recording: u64 },
+    /// Start a fork, or tell one of new m-lines. `unix_offset_ns`: CLOCK_REALTIME minus
+    /// CLOCK_MONOTONIC. Answer: `Done`.
+    ForkStart {
+        request: u64,
+        session: u64,
+        target: u64,
+        unix_offset_ns: u64,
+    },
+    /// Change whether a fork's copies leave. Answer: `Done`.
+    ForkState {
+        request: u64,
+        session: u64,
+        target: u64,
+        state: ForkState,
+    },
+    /// End a fork. Answer: `Done`.
+    ForkStop {
+        request: u64,
+        session: u64,
+        target: u64,
+    },
     /// The kernel's drop counter of this slot's socket has risen since the last such command.
     /// Send it ahead of a pause, stop or removal, so that receipts are exact. No answer.
     SocketDrops { slot: u32, rise: u64 },
@@ -188,6 +210,14 @@ pub enum WorkerEvent {
         next_ordinal: u32,
         /// Streams so far.
         streams: Vec<StreamReceipt>,
+    },
+    /// Every 2 s for each fork.
+    ForkProgress {
+        session: u64,
+        target: u64,
+        /// When anything last came from the recorder, 0 = never.
+        heard_ns: u64,
+        streams: Vec<ForkStream>,
     },
     /// A slot's socket is really closed: its port can be bound, the slot used again.
     SlotClosed { slot: u32 },

@@ -41,7 +41,9 @@ impl Reports {
         }
         let spare = matches!(
             event,
-            WorkerEvent::RecordingProgress { .. } | WorkerEvent::SessionSilent { .. }
+            WorkerEvent::RecordingProgress { .. }
+                | WorkerEvent::ForkProgress { .. }
+                | WorkerEvent::SessionSilent { .. }
         );
         if spare || self.held.len() >= HELD_MAX {
             self.dropped += 1;

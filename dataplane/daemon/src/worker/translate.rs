@@ -25,6 +25,14 @@ pub(super) fn media_kind(kind: link::MediaKind) -> engine::MediaKind {
     }
 }
 
+pub(super) fn fork_state(state: link::ForkState) -> engine::ForkState {
+    match state {
+        link::ForkState::Running => engine::ForkState::Running,
+        link::ForkState::Paused => engine::ForkState::Paused,
+        link::ForkState::Silenced => engine::ForkState::Silenced,
+    }
+}
+
 fn codec(codec: link::CodecId) -> engine::Codec {
     match codec {
         link::CodecId::Pcmu => engine::Codec::Pcmu,

@@ -224,6 +224,7 @@ pub fn open(session: u64, ports: [u16; 2]) -> Command {
         session,
         interface: [0, 0],
         media_timeout_ms: 0,
+        beside: 0,
         media: vec![MediaOpen {
             kind: MediaKind::Audio,
             ports,

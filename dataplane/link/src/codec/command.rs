@@ -18,6 +18,9 @@ const RECORDING_FACT: u16 = 9;
 const RECORDING_FINISH: u16 = 10;
 const SNAPSHOT: u16 = 11;
 const DRAIN: u16 = 12;
+const FORK_START: u16 = 13;
+const FORK_STATE: u16 = 14;
+const FORK_STOP: u16 = 15;
 
 /// Writes the 16-byte header.
 pub(super) fn header(writer: &mut Writer<'_>, kind: u16, request: u64) {
@@ -92,6 +95,21 @@ pub fn encode_command(
         Command::RecordingFinish { session, recording } => {
             pair(writer, RECORDING_FINISH, request, *session, *recording)
         }
+        Command::ForkStart { session, target } => {
+            pair(writer, FORK_START, request, *session, *target)
+        }
+        Command::ForkState {
+            session,
+            target,
+            state,
+        } => {
+            pair(writer, FORK_STATE, request, *session, *target)?;
+            writer.u8(*state as u8);
+            Ok(())
+        }
+        Command::ForkStop { session, target } => {
+            pair(writer, FORK_STOP, request, *session, *target)
+        }
         Command::Snapshot => {
             header(writer, SNAPSHOT, request);
             Ok(())
@@ -103,7 +121,7 @@ pub fn encode_command(
     }
 }
 
-/// A message that starts with a session and a recording.
+/// A message that starts with a session and a recording, or two sessions.
 fn pair(
     writer: &mut Writer<'_>,
     kind: u16,
@@ -122,6 +140,7 @@ fn write_session_open(writer: &mut Writer<'_>, open: &SessionOpen) -> Result<(),
     writer.u8(open.interface[0]);
     writer.u8(open.interface[1]);
     writer.u32(open.media_timeout_ms);
+    writer.u64(open.beside);
     parts::write_media(writer, &open.media)
 }
 
@@ -186,6 +205,7 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16) -> Result<Command, CodecError
             session: reader.u64()?,
             interface: [reader.u8()?, reader.u8()?],
             media_timeout_ms: reader.u32()?,
+            beside: reader.u64()?,
             media: parts::read_media(reader)?,
         }),
         LEG_UPDATE => Command::LegUpdate(read_leg_update(reader)?),
@@ -226,6 +246,19 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16) -> Result<Command, CodecError
         RECORDING_FINISH => Command::RecordingFinish {
             session: reader.u64()?,
             recording: reader.u64()?,
+        },
+        FORK_START => Command::ForkStart {
+            session: reader.u64()?,
+            target: reader.u64()?,
+        },
+        FORK_STATE => Command::ForkState {
+            session: reader.u64()?,
+            target: reader.u64()?,
+            state: parts::fork_state(reader)?,
+        },
+        FORK_STOP => Command::ForkStop {
+            session: reader.u64()?,
+            target: reader.u64()?,
         },
         SNAPSHOT => Command::Snapshot,
         DRAIN => Command::Drain,

@@ -20,6 +20,7 @@ const RECORDING_CLOSED: u16 = 110;
 const ALARM: u16 = 111;
 const SNAPSHOT_SESSION: u16 = 112;
 const SNAPSHOT_END: u16 = 113;
+const FORK_PROGRESS: u16 = 114;
 
 /// Encodes an event into `out` (replaced).
 ///
@@ -64,6 +65,18 @@ pub fn encode_event(event: &Event, out: &mut Vec<u8>) -> Result<(), CodecError> 
             writer.u16(*code as u16);
             writer.boolean(*active);
             Ok(())
+        }
+        Event::ForkProgress {
+            session,
+            target,
+            heard_ns,
+            streams,
+        } => {
+            header(writer, FORK_PROGRESS, 0);
+            writer.u64(*session);
+            writer.u64(*target);
+            writer.u64(*heard_ns);
+            parts::write_fork_streams(writer, streams)
         }
         Event::SnapshotSession(session) => {
             header(writer, SNAPSHOT_SESSION, 0);
@@ -256,6 +269,12 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16, request: u64) -> Result<Event
         ALARM => Event::Alarm {
             code: parts::alarm(reader)?,
             active: reader.boolean()?,
+        },
+        FORK_PROGRESS => Event::ForkProgress {
+            session: reader.u64()?,
+            target: reader.u64()?,
+            heard_ns: reader.u64()?,
+            streams: parts::read_fork_streams(reader)?,
         },
         SNAPSHOT_SESSION => Event::SnapshotSession(SnapshotSession {
             session: reader.u64()?,

@@ -2,10 +2,10 @@
 
 use super::CodecError;
 use super::wire::{Reader, Writer};
-use crate::limits::{MEDIA_MAX, STREAMS_MAX};
+use crate::limits::{FORK_STREAMS_MAX, MEDIA_MAX, STREAMS_MAX};
 use crate::message::{
-    AlarmCode, CodecId, Continuity, DropReason, FactKind, FailReason, MediaKind, MediaOpen,
-    Payload, RecordingPhase, Side, StreamReceipt,
+    AlarmCode, CodecId, Continuity, DropReason, FactKind, FailReason, ForkState, ForkStream,
+    MediaKind, MediaOpen, Payload, RecordingPhase, Side, StreamReceipt,
 };
 
 /// Declares the reader of an enum from its values; anything else is an error named `$name`.
@@ -62,6 +62,15 @@ enum_reader!(
     Running,
     Paused,
     Stopped
+);
+enum_reader!(
+    fork_state,
+    ForkState,
+    u8,
+    "fork state",
+    Running,
+    Paused,
+    Silenced
 );
 enum_reader!(
     fail_reason,
@@ -194,6 +203,36 @@ pub(super) fn write_streams(
         writer.u64(stream.covered_ns);
     }
     Ok(())
+}
+
+pub(super) fn write_fork_streams(
+    writer: &mut Writer<'_>,
+    streams: &[ForkStream],
+) -> Result<(), CodecError> {
+    writer.count(streams.len(), FORK_STREAMS_MAX)?;
+    for stream in streams {
+        judge_media_index(stream.media)?;
+        writer.u8(stream.media);
+        writer.u8(stream.side as u8);
+        writer.u64(stream.packets);
+        writer.u64(stream.payload_bytes);
+        writer.u64(stream.withheld);
+    }
+    Ok(())
+}
+
+pub(super) fn read_fork_streams(reader: &mut Reader<'_>) -> Result<Vec<ForkStream>, CodecError> {
+    let count = reader.count(FORK_STREAMS_MAX)?;
+    let read = |_| {
+        Ok(ForkStream {
+            media: media_index(reader)?,
+            side: side(reader)?,
+            packets: reader.u64()?,
+            payload_bytes: reader.u64()?,
+            withheld: reader.u64()?,
+        })
+    };
+    (0..count).map(read).collect()
 }
 
 pub(super) fn read_streams(reader: &mut Reader<'_>) -> Result<Vec<StreamReceipt>, CodecError> {

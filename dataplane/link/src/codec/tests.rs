@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{
-    FACT_BYTES_MAX, MEDIA_MAX, MESSAGE_BYTES_MAX, PAYLOADS_MAX, RECORD_BYTES_MAX, STREAMS_MAX,
+    FACT_BYTES_MAX, FORK_STREAMS_MAX, MEDIA_MAX, MESSAGE_BYTES_MAX, PAYLOADS_MAX, RECORD_BYTES_MAX,
+    STREAMS_MAX,
 };
 use crate::message::*;
 
@@ -123,6 +124,21 @@ fn streams() -> impl Strategy<Value = Vec<StreamReceipt>> {
     ]
 }
 
+fn fork_state() -> impl Strategy<Value = ForkState> {
+    use ForkState::*;
+    prop::sample::select(vec![Running, Paused, Silenced])
+}
+
+fn fork_stream() -> impl Strategy<Value = ForkStream> {
+    (media_index(), side(), any::<[u64; 3]>()).prop_map(|(media, side, n)| ForkStream {
+        media,
+        side,
+        packets: n[0],
+        payload_bytes: n[1],
+        withheld: n[2],
+    })
+}
+
 fn leg_update() -> impl Strategy<Value = LegUpdate> {
     let restore = (
         prop::option::of(address()),
@@ -162,14 +178,15 @@ fn command() -> impl Strategy<Value = Command> {
     let open = (
         any::<u64>(),
         any::<[u8; 2]>(),
-        any::<u32>(),
+        any::<(u32, u64)>(),
         prop::collection::vec(media_open(), 0..=MEDIA_MAX),
     )
-        .prop_map(|(session, interface, media_timeout_ms, media)| {
+        .prop_map(|(session, interface, (media_timeout_ms, beside), media)| {
             Command::SessionOpen(SessionOpen {
                 session,
                 interface,
                 media_timeout_ms,
+                beside,
                 media,
             })
         });
@@ -211,6 +228,13 @@ fn command() -> impl Strategy<Value = Command> {
         pair().prop_map(|(session, recording)| Command::RecordingStop { session, recording }),
         fact,
         pair().prop_map(|(session, recording)| Command::RecordingFinish { session, recording }),
+        pair().prop_map(|(session, target)| Command::ForkStart { session, target }),
+        (pair(), fork_state()).prop_map(|((session, target), state)| Command::ForkState {
+            session,
+            target,
+            state
+        }),
+        pair().prop_map(|(session, target)| Command::ForkStop { session, target }),
         Just(Command::Snapshot),
         Just(Command::Drain),
     ]
@@ -243,6 +267,16 @@ fn media_event() -> impl Strategy<Value = Event> {
             }
         ),
         (any::<u64>(), side()).prop_map(|(session, side)| Event::MediaTimeout { session, side }),
+        (
+            any::<[u64; 3]>(),
+            prop::collection::vec(fork_stream(), 0..=FORK_STREAMS_MAX)
+        )
+            .prop_map(|(n, streams)| Event::ForkProgress {
+                session: n[0],
+                target: n[1],
+                heard_ns: n[2],
+                streams
+            }),
     ]
 }
 
@@ -412,6 +446,7 @@ fn limits_hold_on_the_way_out() {
         session: 1,
         interface: [0, 0],
         media_timeout_ms: 0,
+        beside: 0,
         media: vec![
             MediaOpen {
                 kind: MediaKind::Audio,

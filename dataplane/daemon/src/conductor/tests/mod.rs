@@ -274,6 +274,7 @@ fn open_with(session: u64, ports: Vec<[u16; 2]>) -> Command {
         session,
         interface: [0, 0],
         media_timeout_ms: 0,
+        beside: 0,
         media: media.collect(),
     })
 }

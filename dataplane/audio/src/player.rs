@@ -47,6 +47,20 @@ pub struct PlayCounts {
     pub misplaced_samples: u64,
 }
 
+/// Sound that was lost, on the output's scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Output channel.
+    pub channel: usize,
+    /// First sample.
+    pub position: i64,
+    /// Samples.
+    pub samples: i64,
+}
+
+/// Gaps remembered of one capture.
+const GAPS_MAX: usize = 100_000;
+
 /// Kernels by (input rate, output rate), made once.
 #[derive(Default)]
 pub(crate) struct Kernels(HashMap<(u32, u32), Arc<Kernel>>);
@@ -67,6 +81,7 @@ pub(crate) struct Stage<'p> {
     pub(crate) tracks: Vec<Track>,
     pub(crate) kernels: Kernels,
     pub(crate) counts: PlayCounts,
+    pub(crate) gaps: Vec<Gap>,
     /// Resampled sound on its way to a track.
     scratch: Vec<i16>,
 }
@@ -80,6 +95,7 @@ impl<'p> Stage<'p> {
                 .collect(),
             kernels: Kernels::default(),
             counts: PlayCounts::default(),
+            gaps: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -248,6 +264,9 @@ impl<'a> Player<'a> {
             (Some(true), Some(stretch)) => Some(packet.ticks - stretch.next_ticks),
             _ => None,
         };
+        if lost > 0 && !self.explained {
+            self.note_gap(position, packet, stage);
+        }
         let mut resumed = false;
         match gap {
             Some(0) if self.must_slip(position, packet, stage) => self.end_stretch(stage),
@@ -265,6 +284,24 @@ impl<'a> Player<'a> {
         }
         self.explained = false;
         self.decode(packet, &placed, segment, position, resumed, stage);
+    }
+
+    /// Takes note of what is missing before the sound at `position`.
+    fn note_gap(&self, position: i64, packet: &Packet<'_>, stage: &mut Stage<'_>) {
+        let start = self.stretch.as_ref().map_or(self.written_to, |stretch| {
+            stretch.position.saturating_add(self.pcm.len() as i64)
+        });
+        let rate = stage.plan.rate_hz;
+        let samples = position.saturating_sub(start);
+        let known = start > i64::MIN && samples > 0 && stage.gaps.len() < GAPS_MAX;
+        let from = packet.wall_ns.saturating_sub(media_ns(samples, rate));
+        if known && !stage.plan.is_paused(from, packet.wall_ns) {
+            stage.gaps.push(Gap {
+                channel: self.run.channel,
+                position: start,
+                samples,
+            });
+        }
     }
 
     /// Whether kept octets have drifted off their place and here is a silence to make up for it.

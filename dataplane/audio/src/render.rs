@@ -4,7 +4,7 @@ use crate::AudioError;
 use crate::content::Contents;
 use crate::feed::Feed;
 use crate::plan::{Plan, to_samples};
-use crate::player::{Packet, PlayCounts, Player, Stage};
+use crate::player::{Gap, Packet, PlayCounts, Player, Stage};
 use trunkline_codec::tone;
 use trunkline_sn3::Capture;
 
@@ -29,6 +29,19 @@ pub fn render(
     sink: &mut Sink<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<PlayCounts, AudioError> {
+    render_with_gaps(capture, plan, sink, progress).map(|(counts, _)| counts)
+}
+
+/// [`render`], and where sound was lost (the first 100,000 such places).
+///
+/// # Errors
+/// Those of [`render`].
+pub fn render_with_gaps(
+    capture: &Capture,
+    plan: &Plan,
+    sink: &mut Sink<'_>,
+    progress: &mut Progress<'_>,
+) -> Result<(PlayCounts, Vec<Gap>), AudioError> {
     let mut contents = Contents::new(capture.facts());
     let mut stage = Stage::new(plan);
     let mut players: Vec<(usize, Player<'_>)> = Vec::new();
@@ -79,7 +92,7 @@ pub fn render(
     }
     output.flush_rest(&mut stage, sink, progress)?;
     stage.counts.misplaced_samples = stage.tracks.iter().map(|track| track.misplaced).sum();
-    Ok(stage.counts)
+    Ok((stage.counts, stage.gaps))
 }
 
 /// Brings all runs up to the horizon and lets go of those that are over.

@@ -314,8 +314,16 @@ impl<W: Write> ClassicWriter<W> {
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn finish(mut self) -> io::Result<ExportTotals> {
+    pub fn finish(self) -> io::Result<ExportTotals> {
+        self.into_parts().map(|(_, totals)| totals)
+    }
+
+    /// Flushes and gives the output back.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn into_parts(mut self) -> io::Result<(W, ExportTotals)> {
         self.out.flush()?;
-        Ok(self.totals)
+        Ok((self.out, self.totals))
     }
 }

@@ -119,7 +119,7 @@ fn stream_json(stream: &StreamReport) -> Value {
     })
 }
 
-fn event_json(event: &TelephoneEvent) -> Value {
+pub(crate) fn event_json(event: &TelephoneEvent) -> Value {
     json!({
         "side": side_name(event.side),
         "key": event.key.map(String::from),

@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod export;
+mod import;
 mod info;
 mod listing;
+mod net;
 mod output;
 mod pcap;
+mod plot;
 mod source;
 mod verify;
 mod wav;
@@ -38,18 +41,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Write one call as a classic SN3 blob.
     Export(export::Arguments),
-    /// Draw waveform and spectrogram (not supported yet).
-    Plot(Later),
-    /// Make an SN3 from a pcap (not supported yet).
-    Import(Later),
-}
-
-#[derive(clap::Args)]
-#[command(after_help = "Example: there is none, this command is not supported yet")]
-struct Later {
-    /// Ignored.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    /// Draw waveform and spectrogram, with marks for losses, pauses and keys.
+    Plot(plot::Arguments),
+    /// Make SN3s of the calls in a pcap or pcapng.
+    Import(import::Arguments),
 }
 
 /// How a command that did its work ended.
@@ -70,8 +65,8 @@ fn main() -> ExitCode {
         Command::Pcap(arguments) => pcap::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
-        Command::Plot(later) => not_yet("plot", &later),
-        Command::Import(later) => not_yet("import", &later),
+        Command::Plot(arguments) => plot::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
     };
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
@@ -82,9 +77,4 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
-}
-
-fn not_yet(command: &str, later: &Later) -> anyhow::Result<Outcome> {
-    let _ = &later.arguments;
-    anyhow::bail!("{command}: not supported yet")
 }

@@ -19,6 +19,11 @@ use trunkline_sn3::{Capture, Frame, FrameKind};
 
 /// Times in ns (https://www.tcpdump.org/manpages/pcap-savefile.5.html).
 const MAGIC_NS: u32 = 0xA1B2_3C4D;
+/// Blocks of pcapng (draft-ietf-opsawg-pcapng).
+const SECTION_HEADER: u32 = 0x0A0D_0D0A;
+const BYTE_ORDER: u32 = 0x1A2B_3C4D;
+const INTERFACE: u32 = 1;
+const ENHANCED_PACKET: u32 = 6;
 /// Packets begin with the IP header.
 const LINKTYPE_RAW: u32 = 101;
 const ADDRESSES: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
@@ -31,18 +36,22 @@ const DYNAMIC_TYPE: u8 = 96;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example: sn3 pcap call.sn3 -o call.pcap && tshark -r call.pcap -Y rtp\n\n\
+    after_help = "Example: sn3 pcap call.sn3 -o call.pcapng && tshark -r call.pcapng -Y rtp\n\n\
+    A name that ends in .pcap gives the older format, any other a pcapng.\n\
     Addresses are made up: the caller is 192.0.2.1, the callee 192.0.2.2."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// The pcap to write; - for the standard output.
-    #[arg(short, long, value_name = "OUT.pcap")]
+    /// The pcapng (or .pcap) to write; - for the standard output.
+    #[arg(short, long, value_name = "OUT.pcapng")]
     output: PathBuf,
     /// The codec of a capture that does not name it.
     #[arg(long, value_name = "NAME", value_parser = crate::wav::parse_codec)]
     codec: Option<Format>,
+    /// Print what was written as JSON (unless the packets go to the standard output).
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
@@ -57,6 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         output: Output::create(&arguments.output)?,
         packet: Vec::new(),
         id: 0,
+        classic: is_classic(&arguments.output),
+        packets: 0,
     };
     let write = |pcap: &mut Pcap| -> Result<()> {
         pcap.header()?;
@@ -74,7 +85,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         Ok(())
     };
     write(&mut pcap).with_context(|| arguments.output.display().to_string())?;
+    let (packets, classic) = (pcap.packets, pcap.classic);
     pcap.output.finish()?;
+    if arguments.json && arguments.output.as_os_str() != "-" {
+        let text = serde_json::json!({
+            "output": arguments.output.display().to_string(),
+            "format": if classic { "pcap" } else { "pcapng" },
+            "packets": packets,
+            "damaged": damaged,
+        });
+        println!("{}", serde_json::to_string_pretty(&text)?);
+    }
     Ok(if damaged {
         Outcome::Flawed
     } else {
@@ -300,10 +321,22 @@ struct Pcap {
     output: Output,
     packet: Vec<u8>,
     id: u16,
+    /// pcap rather than pcapng.
+    classic: bool,
+    packets: u64,
+}
+
+/// A name that ends in `.pcap` or `.cap` asks for the older format.
+fn is_classic(path: &std::path::Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "pcap" || extension == "cap")
 }
 
 impl Pcap {
     fn header(&mut self) -> std::io::Result<()> {
+        if !self.classic {
+            return self.sections();
+        }
         let mut header = Vec::with_capacity(24);
         header.extend(MAGIC_NS.to_le_bytes());
         header.extend(2_u16.to_le_bytes());
@@ -312,6 +345,45 @@ impl Pcap {
         header.extend(u32::from(u16::MAX).to_le_bytes());
         header.extend(LINKTYPE_RAW.to_le_bytes());
         self.output.write_all(&header)
+    }
+
+    /// Section header and interface of a pcapng, times in ns.
+    fn sections(&mut self) -> std::io::Result<()> {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend(SECTION_HEADER.to_le_bytes());
+        bytes.extend(28_u32.to_le_bytes());
+        bytes.extend(BYTE_ORDER.to_le_bytes());
+        bytes.extend([1, 0, 0, 0]);
+        bytes.extend(u64::MAX.to_le_bytes());
+        bytes.extend(28_u32.to_le_bytes());
+        bytes.extend(INTERFACE.to_le_bytes());
+        bytes.extend(32_u32.to_le_bytes());
+        bytes.extend((LINKTYPE_RAW as u16).to_le_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(0_u32.to_le_bytes());
+        // Option if_tsresol: ten to the minus nine; then the end of options.
+        bytes.extend([9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(32_u32.to_le_bytes());
+        self.output.write_all(&bytes)
+    }
+
+    /// Writes the packet as a pcapng block.
+    fn block(&mut self, utc_ns: u64) -> std::io::Result<()> {
+        let length = self.packet.len() as u32;
+        let padded = length.next_multiple_of(4);
+        let total = padded + 32;
+        let mut head = Vec::with_capacity(28);
+        head.extend(ENHANCED_PACKET.to_le_bytes());
+        head.extend(total.to_le_bytes());
+        head.extend(0_u32.to_le_bytes());
+        head.extend(((utc_ns >> 32) as u32).to_le_bytes());
+        head.extend((utc_ns as u32).to_le_bytes());
+        head.extend(length.to_le_bytes());
+        head.extend(length.to_le_bytes());
+        self.output.write_all(&head)?;
+        self.packet.resize(padded as usize, 0);
+        self.output.write_all(&self.packet)?;
+        self.output.write_all(&total.to_le_bytes())
     }
 
     /// Writes a datagram from `side` to the other side; ports are (source, destination).
@@ -349,6 +421,10 @@ impl Pcap {
             other => other,
         };
         self.packet[udp + 6..udp + 8].copy_from_slice(&udp_checksum.to_be_bytes());
+        self.packets += 1;
+        if !self.classic {
+            return self.block(utc_ns);
+        }
         let length = self.packet.len() as u32;
         let mut record = [0; 16];
         let seconds = u32::try_from(utc_ns / 1_000_000_000).unwrap_or(u32::MAX);

@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
 }
 
 /// Seconds, with a fraction if need be, as ms.
-fn parse_seconds(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok((seconds * 1_000.0).round() as u64),
         _ => Err("not a time in seconds".to_owned()),

@@ -1,0 +1,267 @@
+//! pcap (draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng): frames with their times.
+
+/// Longest frame that is believed.
+const FRAME_MAX: usize = 256 * 1024;
+/// Longest pcapng block that is believed.
+const BLOCK_MAX: usize = 16 * 1024 * 1024;
+/// Interfaces of one file that are remembered.
+const INTERFACES_MAX: usize = 4_096;
+
+const SECTION_HEADER: u32 = 0x0A0D_0D0A;
+const INTERFACE: u32 = 1;
+const SIMPLE_PACKET: u32 = 3;
+const ENHANCED_PACKET: u32 = 6;
+const OBSOLETE_PACKET: u32 = 2;
+const BYTE_ORDER: u32 = 0x1A2B_3C4D;
+const OPTION_RESOLUTION: u16 = 9;
+const OPTION_OFFSET: u16 = 14;
+
+/// One captured frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    /// ns since 1970.
+    pub(crate) utc_ns: u64,
+    pub(crate) link_type: u32,
+    pub(crate) bytes: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Interface {
+    link_type: u32,
+    /// ns of one tick, as a fraction.
+    numerator: u64,
+    denominator: u64,
+    offset_s: i64,
+}
+
+/// Reads records one after the other.
+pub(crate) struct CaptureFile<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    big_endian: bool,
+    /// pcap: the one interface.
+    classic: Option<Interface>,
+    interfaces: Vec<Interface>,
+    damage: Option<(u64, &'static str)>,
+}
+
+impl<'a> CaptureFile<'a> {
+    /// By the file's magic; `None` when it is neither.
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+        let mut file = Self {
+            bytes,
+            at: 0,
+            big_endian: false,
+            classic: None,
+            interfaces: Vec::new(),
+            damage: None,
+        };
+        let magic = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+        if magic == SECTION_HEADER {
+            return Some(file);
+        }
+        let (big_endian, tick_ns) = match magic {
+            0xA1B2_C3D4 => (false, 1_000),
+            0xA1B2_3C4D => (false, 1),
+            0xD4C3_B2A1 => (true, 1_000),
+            0x4D3C_B2A1 => (true, 1),
+            _ => return None,
+        };
+        file.big_endian = big_endian;
+        file.at = 24;
+        let link_type = file.u32_at(20)? & 0x0FFF_FFFF;
+        file.classic = Some(Interface {
+            link_type,
+            numerator: tick_ns,
+            denominator: 1,
+            offset_s: 0,
+        });
+        Some(file)
+    }
+
+    /// Where reading stopped before the end of the file, and why.
+    pub(crate) fn damage(&self) -> Option<(u64, &'static str)> {
+        self.damage
+    }
+
+    fn u32_at(&self, at: usize) -> Option<u32> {
+        let word = self.bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if self.big_endian {
+            u32::from_be_bytes(word)
+        } else {
+            u32::from_le_bytes(word)
+        })
+    }
+
+    fn u16_at(&self, at: usize) -> Option<u16> {
+        let word = self.bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if self.big_endian {
+            u16::from_be_bytes(word)
+        } else {
+            u16::from_le_bytes(word)
+        })
+    }
+
+    fn stop(&mut self, what: &'static str) -> Option<Record<'a>> {
+        self.damage = Some((self.at as u64, what));
+        self.at = self.bytes.len();
+        None
+    }
+
+    fn next_classic(&mut self, interface: Interface) -> Option<Record<'a>> {
+        let at = self.at;
+        let header = (|| {
+            let seconds = self.u32_at(at)?;
+            Some((seconds, self.u32_at(at + 4)?, self.u32_at(at + 8)?))
+        })();
+        let Some((seconds, ticks, length)) = header else {
+            return self.stop("record header is cut");
+        };
+        let length = length as usize;
+        if length > FRAME_MAX {
+            return self.stop("impossible record length");
+        }
+        let Some(bytes) = self.bytes.get(at + 16..at + 16 + length) else {
+            return self.stop("record is cut");
+        };
+        self.at = at + 16 + length;
+        let fraction = u64::from(ticks) * interface.numerator;
+        Some(Record {
+            utc_ns: u64::from(seconds) * 1_000_000_000 + fraction,
+            link_type: interface.link_type,
+            bytes,
+        })
+    }
+
+    /// Reads blocks up to the next packet.
+    fn next_block(&mut self) -> Option<Record<'a>> {
+        while self.at < self.bytes.len() {
+            let at = self.at;
+            if self.u32_at(at) == Some(SECTION_HEADER) {
+                self.big_endian = false;
+                match self.u32_at(at + 8) {
+                    Some(BYTE_ORDER) => {}
+                    Some(order) if order.swap_bytes() == BYTE_ORDER => self.big_endian = true,
+                    _ => return self.stop("section without byte order"),
+                }
+                self.interfaces.clear();
+            }
+            let (Some(kind), Some(length)) = (self.u32_at(at), self.u32_at(at + 4)) else {
+                return self.stop("block header is cut");
+            };
+            let length = length as usize;
+            if !(12..=BLOCK_MAX).contains(&length) || !length.is_multiple_of(4) {
+                return self.stop("impossible block length");
+            }
+            if self.bytes.len() - at < length {
+                return self.stop("block is cut");
+            }
+            let end = at + length - 4;
+            let record = match kind {
+                INTERFACE => {
+                    self.note_interface(at, end);
+                    None
+                }
+                ENHANCED_PACKET | OBSOLETE_PACKET => self.packet(kind, at, end),
+                SIMPLE_PACKET => self.simple_packet(at, end),
+                _ => None,
+            };
+            self.at = at + length;
+            if record.is_some() {
+                return record;
+            }
+        }
+        None
+    }
+
+    fn note_interface(&mut self, at: usize, end: usize) {
+        let mut interface = Interface {
+            link_type: u32::from(self.u16_at(at + 8).unwrap_or(u16::MAX)),
+            numerator: 1_000,
+            denominator: 1,
+            offset_s: 0,
+        };
+        let mut option = at + 16;
+        while option + 4 <= end {
+            let (Some(code), Some(length)) = (self.u16_at(option), self.u16_at(option + 2)) else {
+                break;
+            };
+            let value = option + 4;
+            match code {
+                0 => break,
+                OPTION_RESOLUTION if length == 1 => {
+                    let resolution = self.bytes.get(value).copied().unwrap_or(6);
+                    let exponent = u32::from(resolution & 0x7F);
+                    let ticks = if resolution & 0x80 == 0 {
+                        10_u64.checked_pow(exponent)
+                    } else {
+                        1_u64.checked_shl(exponent)
+                    };
+                    interface.numerator = 1_000_000_000;
+                    interface.denominator = ticks.unwrap_or(u64::MAX).max(1);
+                }
+                OPTION_OFFSET if length == 8 => {
+                    let (low, high) = (self.u32_at(value), self.u32_at(value + 4));
+                    let (low, high) = if self.big_endian {
+                        (high, low)
+                    } else {
+                        (low, high)
+                    };
+                    let offset = u64::from(high.unwrap_or(0)) << 32 | u64::from(low.unwrap_or(0));
+                    interface.offset_s = offset as i64;
+                }
+                _ => {}
+            }
+            option = value + usize::from(length).next_multiple_of(4);
+        }
+        if self.interfaces.len() < INTERFACES_MAX {
+            self.interfaces.push(interface);
+        }
+    }
+
+    fn packet(&self, kind: u32, at: usize, end: usize) -> Option<Record<'a>> {
+        let index = if kind == ENHANCED_PACKET {
+            self.u32_at(at + 8)? as usize
+        } else {
+            usize::from(self.u16_at(at + 8)?)
+        };
+        let interface = self.interfaces.get(index)?;
+        let ticks = u64::from(self.u32_at(at + 12)?) << 32 | u64::from(self.u32_at(at + 16)?);
+        let length = self.u32_at(at + 20)? as usize;
+        let start = at + 28;
+        let bytes = self.bytes.get(start..start.checked_add(length)?.min(end))?;
+        let ns =
+            u128::from(ticks) * u128::from(interface.numerator) / u128::from(interface.denominator);
+        let ns = i128::try_from(ns).ok()? + i128::from(interface.offset_s) * 1_000_000_000;
+        Some(Record {
+            utc_ns: u64::try_from(ns).unwrap_or(0),
+            link_type: interface.link_type,
+            bytes,
+        })
+    }
+
+    fn simple_packet(&self, at: usize, end: usize) -> Option<Record<'a>> {
+        let interface = self.interfaces.first()?;
+        let length = self.u32_at(at + 8)? as usize;
+        let start = at + 12;
+        Some(Record {
+            utc_ns: 0,
+            link_type: interface.link_type,
+            bytes: self.bytes.get(start..start.checked_add(length)?.min(end))?,
+        })
+    }
+}
+
+impl<'a> Iterator for CaptureFile<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        match self.classic {
+            Some(interface) => self.next_classic(interface),
+            None => self.next_block(),
+        }
+    }
+}

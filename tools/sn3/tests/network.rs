@@ -115,7 +115,7 @@ fn ip(
             packet.extend([0x45, 0]);
             packet.extend((part.len() as u16 + 20).to_be_bytes());
             packet.extend(id.to_be_bytes());
-            packet.extend((offset as u16 / 8 | more << 13).to_be_bytes());
+            packet.extend(((offset as u16 / 8) | (more << 13)).to_be_bytes());
             packet.extend([64, 17, 0, 0, 192, 0, 2, from, 192, 0, 2, to]);
         }
         packet.extend(part);

@@ -1,6 +1,7 @@
 //! The sn3 command: what is in a capture, as text, as sound, as packets.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod export;
 mod import;
 mod info;

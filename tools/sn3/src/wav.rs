@@ -23,10 +23,10 @@ const BAR_FROM_MS: u64 = 300_000;
     duplicates and reordering in the network are no damage.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    source: Source,
+    pub(crate) source: Source,
     /// The file to write: .wav, .flac or .opus; - for the standard output.
     #[arg(short, long, value_name = "OUT.wav")]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
     /// The codec of a capture that does not name it: PCMU, PCMA, G722, opus, L16 …, optionally
     /// with clock rate and channels (L16/16000/1).
     #[arg(long, value_name = "NAME", value_parser = parse_codec)]
@@ -55,9 +55,16 @@ pub(crate) struct Arguments {
     /// Bits a second of Ogg Opus, all channels together.
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(6_000..=510_000))]
     bitrate: Option<u32>,
+    /// Of a directory: only recordings for which this holds (party, call_id, tenant, from, to,
+    /// verdict, attr.NAME, as in the API); may be given several times.
+    #[arg(long = "where", value_name = "NAME=VALUE", value_parser = crate::batch::parse_condition)]
+    pub(crate) conditions: Vec<crate::batch::Condition>,
+    /// Of a directory: recordings converted at once; otherwise one for each core.
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<std::num::NonZeroU16>,
     /// Print what was done as JSON (on the standard output, unless the sound goes there).
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// Leave out what lies before this time.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     from: Option<u64>,
@@ -119,33 +126,89 @@ pub(crate) fn parse_codec(text: &str) -> Result<Format, String> {
         .map_err(|error| error.to_string())
 }
 
+impl Arguments {
+    fn options(&self) -> Options {
+        Options {
+            codec: self.codec,
+            rate_hz: self.rate,
+            early: self.early,
+            tones: self.tones,
+            layout: if self.mono {
+                ChannelLayout::Mono
+            } else {
+                self.channels
+            },
+            keep: self.keep,
+            from_ms: self.from.unwrap_or(0),
+            to_ms: self.to,
+            any_length: false,
+        }
+    }
+
+    /// Where the output is a directory only `--format` can say.
+    pub(crate) fn container_in_directory(&self) -> Container {
+        self.format.unwrap_or(Container::Wav)
+    }
+
+    /// Whether all recordings of a directory are wanted.
+    fn is_batch(&self) -> bool {
+        let output = self.output.as_os_str().to_string_lossy();
+        self.source.file.is_dir()
+            && self.source.recording.is_none()
+            && (self.output.is_dir() || output.ends_with('/') || !self.conditions.is_empty())
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let file = &arguments.source.file;
+    if arguments.is_batch() {
+        return crate::batch::run(arguments);
+    }
     let capture = match arguments.source.open()? {
         Opened::Capture(capture) => capture,
         Opened::Listed(outcome) => return Ok(outcome),
     };
-    let options = Options {
-        codec: arguments.codec,
-        rate_hz: arguments.rate,
-        early: arguments.early,
-        tones: arguments.tones,
-        layout: if arguments.mono {
-            ChannelLayout::Mono
-        } else {
-            arguments.channels
-        },
-        keep: arguments.keep,
-        from_ms: arguments.from.unwrap_or(0),
-        to_ms: arguments.to,
-        any_length: false,
-    };
-    let damaged = complain(&capture, file);
+    let file = &arguments.source.file;
     let container = arguments
         .format
         .unwrap_or_else(|| Container::of_path(&arguments.output));
-    let plan =
-        plan_for(&capture, options, container).with_context(|| file.display().to_string())?;
+    let done = convert(
+        &capture,
+        file,
+        &arguments.output,
+        container,
+        arguments,
+        false,
+    )?;
+    if arguments.json && arguments.output.as_os_str() != "-" {
+        println!("{}", serde_json::to_string_pretty(&done.summary)?);
+    }
+    Ok(if done.flawed {
+        Outcome::Flawed
+    } else {
+        Outcome::Fine
+    })
+}
+
+/// One recording, written.
+pub(crate) struct Converted {
+    /// Damaged, or something could not be decoded.
+    pub(crate) flawed: bool,
+    pub(crate) duration_ms: u64,
+    pub(crate) summary: serde_json::Value,
+}
+
+/// Writes one recording; what is wrong with it is said aloud.
+pub(crate) fn convert(
+    capture: &Capture,
+    file: &Path,
+    path: &Path,
+    container: Container,
+    arguments: &Arguments,
+    quiet: bool,
+) -> Result<Converted> {
+    let damaged = complain(capture, file);
+    let plan = plan_for(capture, arguments.options(), container)
+        .with_context(|| file.display().to_string())?;
     for note in plan.notes() {
         eprintln!("sn3: {}: {note}", file.display());
     }
@@ -155,30 +218,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             file.display(),
         );
     }
-    let flawed = damaged || plan.nonsense().is_some() || plan.has_unsupported();
-    let mut output = Output::create(&arguments.output)?;
-    let bar = bar(&plan, file);
+    let mut flawed = damaged || plan.nonsense().is_some() || plan.has_unsupported();
+    let mut output = Output::create(path)?;
+    let bar = if quiet {
+        ProgressBar::hidden()
+    } else {
+        bar(&plan, file)
+    };
     let mut progress = |done, _total| {
         bar.set_position(done);
         !interrupted()
     };
+    let bitrate = arguments.bitrate;
     let written = write_sound(
-        &capture,
+        capture,
         &plan,
         container,
-        arguments.bitrate,
+        bitrate,
         &mut output,
         &mut progress,
     );
-    let written = match written {
+    let counts = match written {
         Err(AudioError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            return Ok(Outcome::Flawed);
+            flawed = true;
+            PlayCounts::default()
         }
-        other => other.with_context(|| arguments.output.display().to_string())?,
+        other => {
+            let written = other.with_context(|| path.display().to_string())?;
+            bar.finish_and_clear();
+            output.finish_with(written.patch.as_ref())?;
+            written.counts
+        }
     };
-    bar.finish_and_clear();
-    output.finish_with(written.patch.as_ref())?;
-    let counts = written.counts;
     if counts.refused > 0 {
         eprintln!(
             "sn3: {}: {} packets were no frames of their codec and are silent",
@@ -186,14 +257,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             counts.refused,
         );
     }
-    if arguments.json && arguments.output.as_os_str() != "-" {
-        let text = summary(&arguments.output, &plan, container, &counts, flawed);
-        println!("{}", serde_json::to_string_pretty(&text)?);
-    }
-    Ok(if flawed {
-        Outcome::Flawed
-    } else {
-        Outcome::Fine
+    Ok(Converted {
+        flawed,
+        duration_ms: plan.duration_ms(),
+        summary: summary(path, &plan, container, &counts, flawed),
     })
 }
 

@@ -369,3 +369,58 @@ fn tshark_decodes_the_pcap_as_rtp_without_being_told() {
         );
     }
 }
+
+#[test]
+fn a_directory_is_converted_at_once_and_a_query_chooses() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    std::fs::create_dir_all(place.join("in/below")).unwrap();
+    let (left, right, bytes) = two_way();
+    for n in 0..12 {
+        std::fs::write(place.join(format!("in/call-{n}.sn3")), &bytes).unwrap();
+    }
+    std::fs::write(place.join("in/below/old.sn2"), &bytes).unwrap();
+    std::fs::write(place.join("in/readme.txt"), "not a capture").unwrap();
+    let mut call = Call::new(0, 3_000 * MS, pcmu(0, &speech(8_000, 3.0, 0), 0));
+    call.open.caller = "+4930123".to_owned();
+    std::fs::write(place.join("in/known.sn3"), call.bytes()).unwrap();
+    let (input, out) = (place.join("in"), place.join("out"));
+    let (input, all) = (input.display().to_string(), format!("{}/", out.display()));
+    let said = sn3(&["wav", &input, "-o", &all, "--jobs", "3", "--json"]).code(0);
+    let message = text(&said.get_output().stderr);
+    assert!(
+        message.contains("14 converted, 0 of them damaged"),
+        "{message}"
+    );
+    let list: serde_json::Value = serde_json::from_slice(&said.get_output().stdout).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 14);
+    assert_eq!(wav(&out.join("call-7.wav")), (left.clone(), right.clone()));
+    assert_eq!(wav(&out.join("below_old.sn2.wav")), (left, right));
+
+    let chosen = format!("{}/", place.join("chosen").display());
+    let query = [
+        "wav",
+        &input,
+        "-o",
+        &chosen,
+        "--where",
+        "party=+4930",
+        "--format",
+        "flac",
+    ];
+    sn3(&query).code(0);
+    let files: Vec<_> = std::fs::read_dir(&chosen).unwrap().collect();
+    assert_eq!(files.len(), 1);
+    assert!(place.join("chosen/known.flac").exists());
+    sn3(&["wav", &input, "-o", &chosen, "--where", "colour=red"]).code(2);
+
+    // One that is cut does not stop the others, and is named.
+    std::fs::write(place.join("in/cut.sn3"), &bytes[..bytes.len() - 50]).unwrap();
+    let said = sn3(&["wav", &input, "-o", &all]).code(1);
+    let message = text(&said.get_output().stderr);
+    assert!(
+        message.contains("15 converted, 1 of them damaged"),
+        "{message}"
+    );
+    assert!(message.contains("cut.sn3: damaged at byte"), "{message}");
+}

@@ -1,5 +1,6 @@
 //! Processes that die, a disk that is full, and an orderly end.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -117,7 +118,50 @@ fn the_dataplane_killed_in_mid_call_is_back_on_the_same_ports() {
             "what was captured before is readable"
         );
         assert!(tone(left(6000, 8000)), "and what came after");
+        for (dir, side) in ["caller", "callee"].into_iter().enumerate() {
+            let tally = &recording["receipt"][side];
+            let (first, last, captured) = captured_numbers(&appliance, &recording, dir as u8);
+            assert_eq!(
+                tally["written"], captured,
+                "what was captured was counted: {tally}"
+            );
+            assert_eq!(
+                tally["expected"],
+                last - first + 1,
+                "nothing is missing unsaid: {tally}"
+            );
+            assert!(
+                tally["dropped_by"]["restart"]
+                    .as_u64()
+                    .is_some_and(|count| count > 0),
+                "what came meanwhile was dropped by us: {tally}"
+            );
+        }
     }
+}
+
+/// First and last sequence number of a side's audio in the classic SN3 of a recording, and how many
+/// distinct ones it holds.
+fn captured_numbers(appliance: &Appliance, recording: &Value, dir: u8) -> (u64, u64, u64) {
+    let blob = appliance.api.sn3(recording);
+    assert_eq!(&blob[..3], b"SN3");
+    let mut numbers = BTreeSet::<u64>::new();
+    let mut rest = &blob[3..];
+    while rest.len() >= 17 {
+        let length = usize::from(u16::from_le_bytes([rest[15], rest[16]]));
+        if rest[0] == dir {
+            let low = u64::from(u16::from_le_bytes([rest[1], rest[2]]));
+            // A call of seconds wraps once at most.
+            let wraps = numbers
+                .last()
+                .is_some_and(|highest| highest % 65_536 > low + 32_768);
+            let cycles = numbers.last().map_or(0, |highest| highest / 65_536) + u64::from(wraps);
+            numbers.insert(cycles * 65_536 + low);
+        }
+        rest = &rest[17 + length..];
+    }
+    let ends = numbers.first().zip(numbers.last()).expect("audio");
+    (*ends.0, *ends.1, numbers.len() as u64)
 }
 
 #[test]

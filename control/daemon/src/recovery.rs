@@ -3,14 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 use trunkline_link::pool::PoolReader;
 use trunkline_sinks::Timestamp;
+use trunkline_sinks::catalog::count_recording;
+use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sn3::record::ClockTriple;
 use trunkline_sn3::recover::{Image, LastPlace, last_places, rescue};
 
 use crate::b2bua::RecoveredPlace;
 use crate::clock::monotonic_ns;
+
+/// Counts recordings up to these places, from their frames.
+pub fn recount(
+    segments: &Path,
+    places: HashMap<u64, RecoveredPlace>,
+    recounts: &mpsc::Sender<(u64, Vec<StreamCounts>)>,
+) {
+    for (number, place) in places {
+        match count_recording(segments, number, (place.last_segment, place.last_page)) {
+            Ok(streams) => {
+                if recounts.blocking_send((number, streams)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => warn!(number, %error, "a recording cannot be recounted"),
+        }
+    }
+}
 
 /// Rescues the pool's extents into segments of their own; gives the place of the last extent of each
 /// recording in `live`. What the dataplane wrote without having told of it counts too.

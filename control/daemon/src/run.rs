@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use trunkline_config::Config;
 use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
+use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sip::transaction::Endpoint;
 
 use crate::api::events::EventHub;
@@ -22,17 +23,22 @@ use crate::b2bua::{B2bua, CatalogWrite, Lookup};
 use crate::clock::Moment;
 use crate::link::{Link, Notice};
 use crate::metrics::Metrics;
-use crate::recovery::rescue_pool;
+use crate::recovery::{recount, rescue_pool};
 use crate::transport::{Incoming, TransportCounters, Transports};
 
 /// SIP messages that may wait for the core.
 const INCOMING_MAX: usize = 4096;
 /// Looked-up names that may wait.
 const LOOKUPS_MAX: usize = 256;
+/// Recounted recordings that may wait.
+const RECOUNTS_MAX: usize = 256;
 /// After the drain's end: how long BYEs and recordings may take.
 const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 /// Heartbeat and gauges.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A recording's number, and its streams as captured.
+type Recount = (u64, Vec<StreamCounts>);
 
 /// Everything the core's task owns.
 struct Core {
@@ -45,6 +51,7 @@ struct Core {
     counters: Arc<TransportCounters>,
     counted: (u64, u64),
     lookups: mpsc::Sender<(u64, Vec<SocketAddr>)>,
+    recounts: mpsc::Sender<Recount>,
     /// The catalog was compared with what runs.
     settled: bool,
 }
@@ -81,6 +88,7 @@ pub async fn run(config: Config) -> Result<()> {
         info!(%listen, "SIP");
     }
     let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
+    let (recounts, recounted) = mpsc::channel(RECOUNTS_MAX);
     let core = Core {
         b2bua: new_b2bua(&config, &transports, events, &metrics),
         link: Link::new(config.dataplane_socket()),
@@ -91,9 +99,10 @@ pub async fn run(config: Config) -> Result<()> {
         counters,
         counted: (0, 0),
         lookups,
+        recounts,
         settled: false,
     };
-    core.serve(incoming, requests, looked_up).await;
+    core.serve(incoming, requests, looked_up, recounted).await;
     if !catalog.handle().flush(EXIT_PATIENCE) {
         warn!("the catalog could not be written to the end");
     }
@@ -152,6 +161,7 @@ impl Core {
         mut incoming: mpsc::Receiver<Incoming>,
         mut requests: mpsc::Receiver<Request>,
         mut looked_up: mpsc::Receiver<(u64, Vec<SocketAddr>)>,
+        mut recounted: mpsc::Receiver<Recount>,
     ) {
         let mut signals = Signals::new();
         let mut tick = tokio::time::interval(TICK);
@@ -178,6 +188,9 @@ impl Core {
                 }
                 Some((call, addresses)) = looked_up.recv() => {
                     self.b2bua.looked_up(call, &addresses, &Moment::now());
+                }
+                Some((number, streams)) = recounted.recv() => {
+                    self.b2bua.recounted(number, &streams, &Moment::now());
                 }
                 () = sleep_until(due) => {}
                 _ = tick.tick() => self.tick(),
@@ -265,8 +278,12 @@ impl Core {
                 let (live, _) = self.b2bua.live();
                 let rescued =
                     tokio::task::spawn_blocking(move || rescue_pool(&pool, &segments, &live)).await;
-                self.b2bua
-                    .recovered(&rescued.unwrap_or_default(), &Moment::now());
+                let rescued = rescued.unwrap_or_default();
+                self.b2bua.recovered(&rescued, &Moment::now());
+                // Reads whole recordings: their calls go on meanwhile.
+                let segments = self.config.segments_dir();
+                let recounts = self.recounts.clone();
+                tokio::task::spawn_blocking(move || recount(&segments, rescued, &recounts));
             }
             Notice::Events(events) => {
                 let now = Moment::now();

@@ -295,7 +295,7 @@ type Refused<'a> = (&'a str, Option<String>, &'a [(&'a str, &'a str)], u16);
 #[test]
 fn what_is_not_acceptable_is_refused_with_its_own_status() {
     let text = "[sip]\ncalls_max = 1\n[[route]]\nuser = \"1.*\"\nnext = \"sip:127.0.0.1:5070\"\n";
-    let cases: [Refused<'_>; 9] = [
+    let cases: [Refused<'_>; 11] = [
         (
             "sip:200@127.0.0.1:5060",
             Some(sdp("127.0.0.1", 6000)),
@@ -319,6 +319,18 @@ fn what_is_not_acceptable_is_refused_with_its_own_status() {
             Some(sdp("127.0.0.1", 6000).replace("m=audio 6000 RTP/AVP", "m=audio 6000 RTP/SAVP")),
             &[],
             488,
+        ),
+        (
+            "sip:100@127.0.0.1:5060",
+            Some(sdp("127.0.0.1", 6000).replace("c=IN IP4 127.0.0.1", "c=IN IP6 ::1")),
+            &[],
+            488,
+        ),
+        (
+            "sip:100@127.0.0.1:5060",
+            Some(sdp("127.0.0.1", 6000)),
+            &[("Contact", "*")],
+            400,
         ),
         (
             "sip:100@127.0.0.1:5060",

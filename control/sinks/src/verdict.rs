@@ -27,6 +27,10 @@ pub struct StreamCounts {
     pub bytes: u64,
     /// Time covered by its packets.
     pub covered_ms: u64,
+    /// Sequence number of the packet heard first, where known.
+    pub first_sequence: Option<u16>,
+    /// Highest sequence number captured, where known.
+    pub last_sequence: Option<u16>,
 }
 
 /// Drop reasons that are failures of ours which tear a hole, not mere congestion of a socket.

@@ -234,6 +234,8 @@ pub struct StreamReceipt {
     pub last_ns: u64,
     /// Time covered by this stream's written packets.
     pub covered_ns: u64,
+    /// Sequence number of the packet heard first.
+    pub first_sequence: u16,
 }
 
 /// RFC 3550 statistics of one live stream as received.

@@ -151,6 +151,7 @@ impl TapStream {
             first_ns: heard.at_ns,
             last_ns: heard.at_ns,
             covered_ns: 0,
+            first_sequence: heard.observed.extended as u16,
         };
         Self {
             total,

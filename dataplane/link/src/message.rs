@@ -364,6 +364,8 @@ pub struct StreamReceipt {
     pub last_ns: u64,
     /// Time covered by this stream's packets.
     pub covered_ns: u64,
+    /// Sequence number of the packet heard first; of no meaning in the sum of unlisted streams.
+    pub first_sequence: u16,
 }
 
 /// States of a recording in the worker.

@@ -109,6 +109,13 @@ impl B2bua {
         if request.headers.max_forwards().ok().flatten() == Some(0) {
             return Err((483, Vec::new()));
         }
+        // Without it no request of ours could reach the caller (RFC 3261 section 8.1.1.8).
+        if request.headers.contact_uri().is_none() {
+            return Err((
+                400,
+                vec![("Warning", "399 trunkline \"no usable Contact\"".to_owned())],
+            ));
+        }
         if !request.body.is_empty() && !headers::is_sdp(&request.headers) {
             return Err((415, vec![("Accept", "application/sdp".to_owned())]));
         }
@@ -501,8 +508,15 @@ impl B2bua {
         (leg.flow, leg.local, leg.remote) = (flow, local, remote);
         let caller_media = call.offer.as_ref().and_then(Heard::address);
         let caller = caller_media.unwrap_or(call.leg(Side::Caller).remote.ip());
-        let Some(interface) = self.interfaces(caller, remote.ip()) else {
-            return self.fail_call(call, 500, "no media interface of the party's family", now);
+        let interface = match self.interfaces(caller, remote.ip()) {
+            [Some(caller), Some(callee)] => [caller, callee],
+            // The offer names an address family that we have no media for.
+            [None, _] if caller_media.is_some() => {
+                return self.fail_call(call, 488, "no media interface of the offer's family", now);
+            }
+            _ => {
+                return self.fail_call(call, 500, "no media interface of the party's family", now);
+            }
         };
         call.media.interface = interface;
         let Some(offer) = call.offer.take() else {
@@ -518,12 +532,11 @@ impl B2bua {
         self.batch(call, vec![command], Step::Describe { then }, now);
     }
 
-    fn interfaces(&self, caller: IpAddr, callee: IpAddr) -> Option<[u8; 2]> {
-        let find = |peer: IpAddr| {
+    fn interfaces(&self, caller: IpAddr, callee: IpAddr) -> [Option<u8>; 2] {
+        [caller, callee].map(|peer| {
             let index = self.config.interface_for(None, peer)?;
             u8::try_from(index).ok()
-        };
-        Some([find(caller)?, find(callee)?])
+        })
     }
 
     /// Our media address towards a side.

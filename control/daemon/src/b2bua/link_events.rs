@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use trunkline_link::message::{AlarmCode, Command, Event, FailReason, RecordingStart};
 use trunkline_sinks::object::EndedBy;
+use trunkline_sinks::verdict::StreamCounts;
 
 use super::B2bua;
 use crate::api::events::{EventKind, Subject};
@@ -369,6 +370,18 @@ impl B2bua {
                 }
                 if call.phase == Phase::Ending {
                     b2bua.abandon_recordings(call, now);
+                }
+            });
+        }
+    }
+
+    /// A live recording's streams as the dead dataplane captured them.
+    pub fn recounted(&mut self, number: u64, captured: &[StreamCounts], now: &Moment) {
+        for key in self.keys() {
+            self.with_call(key, now, |_, call| {
+                let recording = call.recording(number);
+                if let Some(recording) = recording.filter(|one| one.is_live()) {
+                    recording.recounted(captured.to_vec());
                 }
             });
         }

@@ -182,6 +182,7 @@ impl B2bua {
             .map(|one| one.number)
             .collect();
         for number in numbers {
+            self.metrics.recording_expected();
             let Some(recording) = call.recording(number) else {
                 continue;
             };

@@ -40,6 +40,7 @@ fn stream(side: Side) -> StreamReceipt {
         first_ns: 0,
         last_ns: 0,
         covered_ns: 2_000_000_000,
+        first_sequence: 1,
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod filter;
 mod rebuild;
+mod recount;
 mod schema;
 mod store;
 mod thread;
 
 pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
 pub use rebuild::{RebuildReport, rebuild, settle};
+pub use recount::count_recording;
 pub use store::{Catalog, CatalogError, Storage, StoredRecording};
 pub use thread::{CatalogHandle, CatalogThread};

@@ -1,17 +1,17 @@
 //! The catalog from segments alone, and the end of recordings that nobody ended.
 
+use super::recount;
 use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
 use crate::Timestamp;
 use crate::object::{
-    Call, CallState, EndedBy, Leg, Participant, Pause, Receipt, Recording, RecordingState, Role,
-    Verdict,
+    Call, CallState, EndedBy, Leg, Participant, Pause, Recording, RecordingState, Role, Verdict,
 };
-use crate::verdict::{self, StreamCounts};
+use crate::verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trunkline_sn3::capture::CaptureFacts;
 use trunkline_sn3::facts::{CallClose, CallOpen, ParticipantFact};
-use trunkline_sn3::{Capture, Frame, FrameKind, SegmentReader};
+use trunkline_sn3::{Capture, SegmentReader};
 
 /// Page size of a segment.
 const PAGE_BYTES: u64 = 4096;
@@ -308,83 +308,9 @@ fn end_recording(stored: &mut StoredRecording, segments: &Path) {
     {
         pause.to_ms = Some(last_heard_ms.max(pause.from_ms));
     }
-    recording.receipt = Some(receipt_of(&capture));
+    recording.receipt = Some(verdict::receipt(&recount::count(&capture), None));
     recording.verdict = Some(Verdict::Partial);
     recording.state = RecordingState::Partial;
-}
-
-/// What the frames of one stream show.
-#[derive(Default)]
-struct Seen {
-    sequences: BTreeSet<u32>,
-    duplicates: u64,
-    reordered: u64,
-    bytes: u64,
-    first_ns: u64,
-    last_ns: u64,
-    dropped: Vec<(&'static str, u64)>,
-}
-
-impl Seen {
-    fn take(&mut self, frame: &Frame<'_>) {
-        let sequence = u32::from(frame.seq_cycles) << 16 | u32::from(frame.seq);
-        match self.sequences.last() {
-            None => self.first_ns = frame.wall_ns,
-            Some(highest) if sequence < *highest => self.reordered += 1,
-            Some(_) => {}
-        }
-        if !self.sequences.insert(sequence) {
-            self.duplicates += 1;
-        }
-        self.last_ns = frame.wall_ns;
-        self.bytes += frame.payload.len() as u64;
-    }
-}
-
-/// Counts a capture's own frames: the receipt of a recording whose dataplane left none.
-fn receipt_of(capture: &Capture) -> Receipt {
-    let mut streams = BTreeMap::<(bool, u8, u32), Seen>::new();
-    for frame in capture.frames() {
-        if frame.kind == FrameKind::Rtp && frame.side <= 1 {
-            streams
-                .entry((frame.side == 1, frame.media, frame.ssrc.unwrap_or_default()))
-                .or_default()
-                .take(&frame);
-        }
-    }
-    for (_, drop) in &capture.facts().drops {
-        let of_stream = streams.iter_mut().find(|((from_callee, _, ssrc), _)| {
-            *from_callee == (drop.side == 1) && (drop.ssrc == 0 || drop.ssrc == *ssrc)
-        });
-        if let Some((_, seen)) = of_stream {
-            seen.dropped.push((drop.reason_name(), drop.count));
-        }
-    }
-    let counts = streams
-        .into_iter()
-        .map(|((from_callee, media, ssrc), seen)| {
-            let ends = seen.sequences.first().zip(seen.sequences.last());
-            let span = ends.map_or(0, |(first, last)| u64::from(last - first) + 1);
-            let written = seen.sequences.len() as u64;
-            let dropped: u64 = seen.dropped.iter().map(|(_, count)| count).sum();
-            // What is missing was dropped as far as drops are on record, else lost; drops beyond the
-            // gaps happened after the last packet that was kept.
-            let lost = (span - written).saturating_sub(dropped);
-            StreamCounts {
-                from_callee,
-                media,
-                ssrc,
-                expected: written + lost + dropped,
-                written,
-                lost,
-                dropped: seen.dropped,
-                duplicates: seen.duplicates,
-                reordered: seen.reordered,
-                bytes: seen.bytes,
-                covered_ms: seen.last_ns.saturating_sub(seen.first_ns) / 1_000_000,
-            }
-        });
-    verdict::receipt(&counts.collect::<Vec<_>>(), None)
 }
 
 /// Enters a recording's call, or adds the recording to it.

@@ -110,6 +110,7 @@ mod tests {
             first_ns: 0,
             last_ns: 0,
             covered_ns: 0,
+            first_sequence: 0,
         }
     }
 

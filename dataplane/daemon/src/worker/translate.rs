@@ -111,6 +111,7 @@ pub(super) fn receipt(receipt: &engine::StreamReceipt) -> link::StreamReceipt {
         first_ns: receipt.first_ns,
         last_ns: receipt.last_ns,
         covered_ns: receipt.covered_ns,
+        first_sequence: receipt.first_sequence,
     }
 }
 

@@ -201,6 +201,7 @@ pub(super) fn write_streams(
         writer.u64(stream.first_ns);
         writer.u64(stream.last_ns);
         writer.u64(stream.covered_ns);
+        writer.u16(stream.first_sequence);
     }
     Ok(())
 }
@@ -255,6 +256,7 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<StreamReceipt, CodecError> {
         first_ns: 0,
         last_ns: 0,
         covered_ns: 0,
+        first_sequence: 0,
     };
     for dropped in &mut stream.dropped {
         *dropped = reader.u64()?;
@@ -265,5 +267,6 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<StreamReceipt, CodecError> {
     stream.first_ns = reader.u64()?;
     stream.last_ns = reader.u64()?;
     stream.covered_ns = reader.u64()?;
+    stream.first_sequence = reader.u16()?;
     Ok(stream)
 }

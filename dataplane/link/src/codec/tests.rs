@@ -114,6 +114,7 @@ fn receipt() -> impl Strategy<Value = StreamReceipt> {
             first_ns: n[6],
             last_ns: n[7],
             covered_ns: n[8],
+            first_sequence: n[8] as u16,
         })
 }
 

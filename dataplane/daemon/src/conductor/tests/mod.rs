@@ -238,6 +238,7 @@ impl Rig {
             first_ns: 1,
             last_ns: 2,
             covered_ns: 1,
+            first_sequence: 1,
         };
         self.report(WorkerEvent::RecordingState {
             request,

@@ -1,0 +1,10 @@
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use trunkline_rtp::RtpPacket;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(packet) = RtpPacket::parse(bytes) {
+        assert!(packet.payload().len() <= bytes.len());
+        let _ = (packet.csrcs().count(), packet.extension(), packet.padding());
+    }
+});

@@ -11,6 +11,8 @@
 //! | [`MmsgDevice`] | epoll, `recvmmsg`, `sendmmsg` | where io_uring is blocked |
 //! | [`SimDevice`] | memory | tests |
 //!
+//! Beside them, [`packet`] sends and receives whole frames for the load generator.
+//!
 //! [`open`] chooses. All packet-I/O unsafe lives in this crate.
 
 mod address;
@@ -18,6 +20,7 @@ mod buffer;
 mod device;
 mod meminfo;
 pub mod mmsg;
+pub mod packet;
 mod select;
 pub mod sim;
 mod uring;

@@ -42,7 +42,7 @@ type Slots = Arc<Mutex<BTreeMap<u32, CalleeSlot>>>;
 
 async fn run(options: CallsOptions) -> anyhow::Result<Report> {
     let hop = check(&options)?;
-    raise_file_limit();
+    crate::options::raise_file_limit();
     let options = Arc::new(options);
     let media = Arc::new(Media::start().context("the media thread cannot be started")?);
     let (stop_sender, stop) = watch::channel(false);
@@ -236,15 +236,4 @@ fn distribution(milliseconds: impl Iterator<Item = f64>) -> Percentiles {
         histogram.saturating_record(((value * 1000.0).round() as u64).max(1));
     }
     Percentiles::milliseconds(&histogram)
-}
-
-/// Four sockets a call: as many as the system lets us have.
-fn raise_file_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Without it fewer calls fit, and those that do not will say so.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }

@@ -3,7 +3,6 @@
 
 mod call;
 mod calls;
-pub mod flows;
 pub mod media;
 pub mod options;
 pub mod receiver;
@@ -11,8 +10,9 @@ pub mod report;
 pub mod rtp;
 mod sip;
 pub mod tone;
+pub mod wire;
 
 pub use calls::run_calls;
-pub use flows::{FlowResult, FlowsReport, run_sink, run_stream};
-pub use options::{CallsOptions, Hangup, SinkOptions, StreamOptions};
+pub use options::{CallsOptions, Hangup, Io, PayloadKind, SinkOptions, StreamOptions};
 pub use report::{CallResult, EndResult, Percentiles, Report, Totals};
+pub use wire::{FlowResult, FlowsReport, run_sink, run_stream};

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use trunkline_rtpgen::wire::{interrupted, search};
 use trunkline_rtpgen::{
-    CallsOptions, Hangup, SinkOptions, StreamOptions, run_calls, run_sink, run_stream,
+    CallsOptions, Hangup, Io, PayloadKind, SinkOptions, StreamOptions, run_calls, run_sink,
+    run_stream,
 };
 
 /// Generates SIP calls and RTP, and reports what came through.
@@ -87,8 +89,13 @@ struct CallsArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
-    rtpgen stream --to 127.0.0.1:40000 --flows 10 --duration 5")]
+#[command(
+    after_help = "The report proves whether the schedule was kept. Exit code 1 when nothing was \
+    sent. Ctrl-C ends the run with its report.\n\nExamples:\n  \
+    rtpgen stream --to 127.0.0.1:40000 --flows 10 --duration 5\n  \
+    rtpgen stream --to 10.0.0.1:20000 --flows 8000 --core 0 --payload opus\n  \
+    rtpgen stream --to 10.0.0.1:20000 --flows 2000 --search --sink 10.0.0.2:30000 --duration 3"
+)]
 struct StreamArgs {
     /// Destination of the first flow; the next ones go to every second port above it
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -99,19 +106,55 @@ struct StreamArgs {
     /// Number of flows
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     flows: u16,
-    /// How long, in seconds
+    /// How long, in seconds; with --search, each window
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     duration: Duration,
     /// Send RTCP sender reports too, to the port above
     #[arg(long)]
     rtcp: bool,
+    /// Milliseconds between two packets of a flow
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    ptime: u16,
+    /// Packets a second over all flows [default: as flows and ptime say]
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// What to send: g711, opus (its sizes), or a number of bytes
+    #[arg(long, default_value = "g711", value_parser = payload)]
+    payload: PayloadKind,
+    /// How to send
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    io: Io,
+    /// Stay on this core
+    #[arg(long)]
+    core: Option<usize>,
+    /// Source port of the first flow; the next ones come from every second port above it
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    source_port: Option<u16>,
+    /// All flows from one source port
+    #[arg(long)]
+    one_source: bool,
+    /// Look for the highest rate without loss; needs --sink
+    #[arg(long, requires = "sink")]
+    search: bool,
+    /// Where the flows arrive, on this machine: the first port, the next ones every second above
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "search")]
+    sink: Option<SocketAddr>,
+    /// First rate of the search, packets a second
+    #[arg(long, default_value_t = 10_000.0, value_parser = positive)]
+    search_from: f64,
+    /// Highest rate of the search
+    #[arg(long, default_value_t = 4_000_000.0, value_parser = positive)]
+    search_to: f64,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rtpgen sink --listen 127.0.0.1:40000 --flows 10 --duration 6")]
+#[command(
+    after_help = "Exit code 1 when nothing came. Ctrl-C ends the run with its report.\n\n\
+    Example:\n  rtpgen sink --listen 127.0.0.1:40000 --flows 10 --duration 6"
+)]
 struct SinkArgs {
     /// The first port; the next ones are every second port above it
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -122,9 +165,29 @@ struct SinkArgs {
     /// How long, in seconds [default: until Ctrl-C]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
+    /// RTP clock of what comes, for the jitter: 48000 for opus
+    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(1000..=200_000))]
+    clock: u32,
+    /// How to receive
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    io: Io,
+    /// Stay on this core
+    #[arg(long)]
+    core: Option<usize>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn payload(text: &str) -> Result<PayloadKind, String> {
+    match text {
+        "g711" => Ok(PayloadKind::G711),
+        "opus" => Ok(PayloadKind::Opus),
+        bytes => match bytes.parse() {
+            Ok(bytes) if bytes <= 1400 => Ok(PayloadKind::Bytes(bytes)),
+            _ => Err("g711, opus or 0 to 1400 bytes".to_owned()),
+        },
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -196,13 +259,39 @@ fn stream(arguments: &StreamArgs) -> anyhow::Result<bool> {
         Some(local) => local,
         None => local_address(arguments.to)?,
     };
-    let report = run_stream(&StreamOptions {
+    let options = StreamOptions {
         to: arguments.to,
         local,
         flows: arguments.flows,
         duration: arguments.duration,
         rtcp: arguments.rtcp,
-    })?;
+        ptime_ms: arguments.ptime,
+        rate: arguments.rate,
+        payload: arguments.payload,
+        io: arguments.io,
+        core: arguments.core,
+        source_port: arguments.source_port,
+        one_source: arguments.one_source,
+    };
+    if let Some(listen) = arguments.sink {
+        let sink = SinkOptions {
+            listen,
+            flows: arguments.flows,
+            io: arguments.io,
+            clock_hz: arguments.payload.clock_hz(),
+            ..SinkOptions::default()
+        };
+        let wanted = search::Search {
+            from: arguments.search_from,
+            to: arguments.search_to.max(arguments.search_from),
+            ..search::Search::default()
+        };
+        let edge = search::between(&options, &sink, wanted, &interrupted())?;
+        print(arguments.json, &edge, || edge.to_text())?;
+        return Ok(edge.rate > 0.0);
+    }
+    let report = run_stream(&options)
+        .with_context(|| format!("cannot send from {local} to {}", arguments.to))?;
     print(arguments.json, &report, || report.to_text())?;
     Ok(report.sent > 0)
 }
@@ -212,6 +301,10 @@ fn sink(arguments: &SinkArgs) -> anyhow::Result<bool> {
         listen: arguments.listen,
         flows: arguments.flows,
         duration: arguments.duration,
+        io: arguments.io,
+        interface: None,
+        core: arguments.core,
+        clock_hz: arguments.clock,
     })
     .with_context(|| format!("cannot receive from {} on", arguments.listen))?;
     print(arguments.json, &report, || report.to_text())?;

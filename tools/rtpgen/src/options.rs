@@ -70,6 +70,73 @@ impl Default for CallsOptions {
     }
 }
 
+/// How packets get to the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Io {
+    /// Packet sockets where they may be had (CAP_NET_RAW, IPv4, no loopback), else plain ones.
+    #[default]
+    Auto,
+    /// Packet sockets, or an error.
+    Packet,
+    /// Plain UDP sockets.
+    Socket,
+}
+
+/// The size and kind of payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PayloadKind {
+    /// PCMU, 160 bytes for 20 ms.
+    #[default]
+    G711,
+    /// Sizes as of Opus speech near 32 kbit/s: 48 to 111 bytes, payload type 111, 48 kHz clock.
+    /// The bytes are no Opus.
+    Opus,
+    /// So many bytes, payload type 0.
+    Bytes(u16),
+}
+
+impl PayloadKind {
+    /// The largest payload.
+    #[must_use]
+    pub fn bytes_max(self) -> usize {
+        match self {
+            Self::G711 => 160,
+            Self::Opus => 111,
+            Self::Bytes(bytes) => usize::from(bytes),
+        }
+    }
+
+    /// The payload of one packet of a flow.
+    #[must_use]
+    pub fn bytes(self, ssrc: u32, packet: u64) -> usize {
+        match self {
+            Self::Opus => {
+                let mixed = (u64::from(ssrc) ^ packet).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                48 + (mixed >> 58) as usize
+            }
+            Self::G711 | Self::Bytes(_) => self.bytes_max(),
+        }
+    }
+
+    /// The RTP payload type.
+    #[must_use]
+    pub fn payload_type(self) -> u8 {
+        match self {
+            Self::Opus => 111,
+            Self::G711 | Self::Bytes(_) => 0,
+        }
+    }
+
+    /// The RTP clock.
+    #[must_use]
+    pub fn clock_hz(self) -> u32 {
+        match self {
+            Self::Opus => 48_000,
+            Self::G711 | Self::Bytes(_) => 8_000,
+        }
+    }
+}
+
 /// Flows to send.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
@@ -83,6 +150,40 @@ pub struct StreamOptions {
     pub duration: Duration,
     /// Send RTCP sender reports to the port above.
     pub rtcp: bool,
+    /// Time between two packets of a flow.
+    pub ptime_ms: u16,
+    /// Packets a second over all flows; `None` = as `ptime_ms` and the number of flows say.
+    pub rate: Option<f64>,
+    /// What is sent.
+    pub payload: PayloadKind,
+    /// How it is sent.
+    pub io: Io,
+    /// Core to stay on.
+    pub core: Option<usize>,
+    /// Source port of the first flow, the next ones every second above it; `None` = any.
+    pub source_port: Option<u16>,
+    /// All flows from one source port.
+    pub one_source: bool,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            to: SocketAddr::new(local, 40_000),
+            local,
+            flows: 1,
+            duration: Duration::from_secs(5),
+            rtcp: false,
+            ptime_ms: 20,
+            rate: None,
+            payload: PayloadKind::G711,
+            io: Io::Auto,
+            core: None,
+            source_port: None,
+            one_source: false,
+        }
+    }
 }
 
 /// Flows to receive.
@@ -94,4 +195,38 @@ pub struct SinkOptions {
     pub flows: u16,
     /// How long; `None` = until Ctrl-C.
     pub duration: Option<Duration>,
+    /// How it is received.
+    pub io: Io,
+    /// Interface index to receive on with a packet socket, for an address that is not ours; `None`
+    /// = the one that has the address.
+    pub interface: Option<u32>,
+    /// Core to stay on.
+    pub core: Option<usize>,
+    /// RTP clock of what comes, for the jitter.
+    pub clock_hz: u32,
+}
+
+impl Default for SinkOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000),
+            flows: 1,
+            duration: None,
+            io: Io::Auto,
+            interface: None,
+            core: None,
+            clock_hz: 8000,
+        }
+    }
+}
+
+/// As many sockets as the system lets us have.
+pub(crate) fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Without it fewer flows and calls fit, and those that do not will say so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }

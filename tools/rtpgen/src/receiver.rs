@@ -51,6 +51,7 @@ pub struct ReceiverStats {
 #[derive(Debug)]
 pub struct Receiver {
     stats: ReceiverStats,
+    clock_hz: u32,
     expected_hz: Option<u32>,
     payload_type: Option<u8>,
     source: Option<u32>,
@@ -72,6 +73,7 @@ impl Receiver {
     pub fn new(expected_hz: Option<u32>, payload_type: Option<u8>) -> Self {
         Self {
             stats: ReceiverStats::default(),
+            clock_hz: RATE_HZ,
             expected_hz,
             payload_type,
             source: None,
@@ -83,6 +85,13 @@ impl Receiver {
             window: Vec::with_capacity(WINDOW_SAMPLES),
             window_next: 0,
         }
+    }
+
+    /// Another RTP clock than 8,000 Hz.
+    #[must_use]
+    pub fn with_clock(mut self, clock_hz: u32) -> Self {
+        self.clock_hz = clock_hz;
+        self
     }
 
     /// Counts so far.
@@ -175,11 +184,11 @@ impl Receiver {
     }
 
     fn measure_jitter(&mut self, timestamp: u32, now_ns: u64) {
-        let arrival = (u128::from(now_ns) * u128::from(RATE_HZ) / 1_000_000_000) as u32;
+        let arrival = (u128::from(now_ns) * u128::from(self.clock_hz) / 1_000_000_000) as u32;
         let transit = i64::from(arrival.wrapping_sub(timestamp) as i32);
         if let Some(last) = self.transit {
             let difference = i64::from((transit - last) as i32).unsigned_abs() as f64;
-            let difference_ms = difference * 1000.0 / f64::from(RATE_HZ);
+            let difference_ms = difference * 1000.0 / f64::from(self.clock_hz);
             self.stats.jitter_ms += (difference_ms - self.stats.jitter_ms) / 16.0;
             self.stats.jitter_ms_max = self.stats.jitter_ms_max.max(self.stats.jitter_ms);
         }

@@ -31,7 +31,7 @@ pub struct Percentiles {
 impl Percentiles {
     /// Of a histogram of microseconds, in milliseconds.
     #[must_use]
-    pub fn milliseconds(histogram: &Histogram<u64>) -> Self {
+    pub fn milliseconds<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Self {
         if histogram.is_empty() {
             return Self::default();
         }

@@ -152,7 +152,11 @@ fn open_catalog(config: &Config) -> Result<CatalogThread> {
             warn!(damage, "while rebuilding the catalog");
         }
     }
-    Ok(CatalogThread::start(catalog, path)?)
+    let thread = CatalogThread::start(catalog, path)?;
+    if segments.is_dir() {
+        thread.handle().erase_deleted(&segments)?;
+    }
+    Ok(thread)
 }
 
 impl Core {

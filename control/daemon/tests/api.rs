@@ -423,7 +423,7 @@ fn wrong_parameters_are_refused() {
     server.get("/v1/siprec").refused(501, "not_supported");
     server
         .ask("DELETE", "/v1/recordings/x", "", "")
-        .refused(501, "not_supported");
+        .refused(404, "not_found");
     assert_eq!(server.get("/v1/recordings?limit=1000").status, 200);
 }
 
@@ -515,6 +515,135 @@ fn media_and_receipt_of_a_recording_come_out_whole() {
     assert_eq!(server.get(&target).json()["state"], "deleted");
     server
         .get("/v1/recordings/nobody/wav")
+        .refused(404, "not_found");
+}
+
+/// Whether any segment holds these bytes.
+fn segments_hold(server: &Server, bytes: &[u8]) -> bool {
+    let files = std::fs::read_dir(server._folder.path().join("segments")).unwrap();
+    files.into_iter().any(|file| {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        content.windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+#[test]
+fn a_deleted_recording_leaves_every_file_and_stays_listed() {
+    let scripts = [
+        Script::new(1, START, 250),
+        Script::new(2, Timestamp(START.0 + 1000), 250),
+    ];
+    let server = Server::start(None, &scripts);
+    let [gone, kept] = [&scripts[0].recording_id, &scripts[1].recording_id];
+    let target = format!("/v1/recordings/{gone}");
+    let kept_wav = server.get(&format!("/v1/recordings/{kept}/wav")).body;
+    let before = server.get(&target).json();
+    assert!(segments_hold(&server, gone.as_bytes()));
+
+    let held = server.ask("PUT", &format!("{target}/hold"), "", "");
+    assert_eq!((held.status, &held.json()["held"]), (200, &json!(true)));
+    server
+        .ask("DELETE", &target, "", "")
+        .refused(409, "wrong_state");
+    assert!(segments_hold(&server, gone.as_bytes()));
+    let released = server.ask("DELETE", &format!("{target}/hold"), "", "");
+    assert_eq!(released.json()["held"], false);
+
+    for _ in 0..2 {
+        let deleted = server.ask("DELETE", &target, "", "");
+        assert_eq!(
+            (deleted.status, deleted.json()["state"].as_str()),
+            (200, Some("deleted"))
+        );
+    }
+    assert!(!segments_hold(&server, gone.as_bytes()));
+    server.get(&format!("{target}/wav")).refused(410, "deleted");
+    server.get(&format!("{target}/sn3")).refused(410, "deleted");
+    server
+        .ask("PUT", &format!("{target}/hold"), "", "")
+        .refused(410, "deleted");
+    let listed = server.get("/v1/recordings?state=deleted").json();
+    let mut expected = before;
+    expected["state"] = json!("deleted");
+    assert_eq!(listed["items"], json!([expected]));
+
+    assert_eq!(
+        server.get(&format!("/v1/recordings/{kept}/wav")).body,
+        kept_wav
+    );
+    for file in std::fs::read_dir(server._folder.path().join("segments")).unwrap() {
+        let report = trunkline_sn3::verify::verify(&file.unwrap().path()).unwrap();
+        assert!(report.is_whole(), "{:?}", report.damages);
+        assert!(report.erased > 0);
+    }
+}
+
+#[test]
+fn attributes_and_holds_outlast_what_the_core_writes_later() {
+    let server = Server::start(None, &[]);
+    let call = live_call(1000, CallState::Active);
+    let mut recording = live_recording(&call);
+    recording
+        .attributes
+        .insert("queue".to_owned(), "sales".to_owned());
+    let place = trunkline_sinks::catalog::Storage {
+        number: 9,
+        ..Default::default()
+    };
+    server.catalog.put_recording(recording.clone(), place);
+    server
+        .core
+        .lock()
+        .unwrap()
+        .recordings
+        .push(recording.clone());
+    let target = format!("/v1/recordings/{}", recording.id);
+    let attributes = format!("{target}/attributes");
+    let changed = server.ask(
+        "PATCH",
+        &attributes,
+        "",
+        r#"{"ticket": "A-17", "queue": null}"#,
+    );
+    assert_eq!(changed.json()["attributes"], json!({ "ticket": "A-17" }));
+    assert_eq!(
+        server.ask("PUT", &format!("{target}/hold"), "", "").status,
+        200
+    );
+    server
+        .ask("DELETE", &target, "", "")
+        .refused(409, "wrong_state");
+
+    recording.state = RecordingState::Complete;
+    server.core.lock().unwrap().recordings.clear();
+    server.catalog.put_recording(recording, place);
+    let found = server.get("/v1/recordings?attr.ticket=A-17").json();
+    assert_eq!(
+        (&found["items"][0]["state"], &found["items"][0]["held"]),
+        (&json!("complete"), &json!(true))
+    );
+    assert_eq!(
+        server.get("/v1/recordings?attr.queue=sales").json()["items"],
+        json!([])
+    );
+    server
+        .ask("DELETE", &target, "", "")
+        .refused(409, "wrong_state");
+    let many: std::collections::BTreeMap<_, _> = (0..65).map(|n| (format!("n{n}"), "x")).collect();
+    for body in [
+        "".to_owned(),
+        "[]".to_owned(),
+        r#"{"a": 1}"#.to_owned(),
+        r#"{"": "x"}"#.to_owned(),
+        json!({ "a": "x".repeat(1025) }).to_string(),
+        json!(many).to_string(),
+    ] {
+        server
+            .ask("PATCH", &attributes, "", &body)
+            .refused(400, "bad_request");
+    }
+    server
+        .ask("PATCH", "/v1/recordings/nobody/attributes", "", "{}")
         .refused(404, "not_found");
 }
 

@@ -275,6 +275,9 @@ pub struct Recording {
     /// Attributes.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// On legal hold: it cannot be deleted.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// A pause of a recording, relative to its start.

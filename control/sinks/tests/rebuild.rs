@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use support::{Script, write_segment};
 use trunkline_sinks::Timestamp;
-use trunkline_sinks::catalog::{CallFilter, Catalog, RecordingFilter, Storage, rebuild, settle};
+use trunkline_sinks::catalog::{
+    CallFilter, Catalog, CatalogThread, Decision, Mark, RecordingFilter, Storage, rebuild, settle,
+};
 use trunkline_sinks::object::{CallState, EndedBy, RecordingState, Role, Verdict};
 
 const START: Timestamp = Timestamp(1_795_253_400_000);
@@ -203,4 +205,68 @@ fn no_segments_and_foreign_files_are_no_error() {
             .items
             .is_empty()
     );
+}
+
+#[test]
+fn what_was_decided_outlasts_the_catalog_and_a_torn_journal() {
+    let scripts = [Script::new(7, START, 50), Script::new(8, START, 50)];
+    let mut place = Place::new(&[&scripts]);
+    let [gone, kept] = [&scripts[0].recording_id, &scripts[1].recording_id];
+    let segments = place.segments();
+    rebuild(&mut place.catalog, &segments).unwrap();
+    let path = place.folder.path().join("catalog.sqlite");
+    let stored = place.catalog.recording(gone).unwrap().unwrap();
+    let thread = CatalogThread::start(place.catalog, path.clone()).unwrap();
+    let handle = thread.handle();
+    let colour = BTreeMap::from([("colour".to_owned(), Some("red".to_owned()))]);
+    for mark in [Mark::Held(true), Mark::Attributes(colour)] {
+        assert_eq!(handle.decide(kept, mark).unwrap(), Decision::Done);
+    }
+    let delete = |id: &str| {
+        Mark::Deleted(
+            7,
+            Box::new(handle.recording(id).unwrap().unwrap().recording),
+        )
+    };
+    assert_eq!(handle.decide(kept, delete(kept)).unwrap(), Decision::Held);
+    assert_eq!(handle.decide(gone, delete(gone)).unwrap(), Decision::Done);
+    assert_eq!(
+        handle.decide(gone, delete(gone)).unwrap(),
+        Decision::Deleted
+    );
+    drop(thread);
+
+    // Killed before it was erased, while another mark was being written; the catalog is lost too.
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(place.folder.path().join(format!("catalog.sqlite{suffix}")));
+    }
+    let journal = place.folder.path().join("marks.jsonl");
+    let whole = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, [&whole[..], b"{\"recording\":\"x"].concat()).unwrap();
+    let mut catalog = Catalog::open(&path).unwrap().0;
+    rebuild(&mut catalog, &segments).unwrap();
+    let thread = CatalogThread::start(catalog, path.clone()).unwrap();
+    assert_eq!(std::fs::read(&journal).unwrap(), whole);
+    assert_eq!(thread.handle().erase_deleted(&segments).unwrap(), 1);
+    assert_eq!(thread.handle().erase_deleted(&segments).unwrap(), 0);
+    drop(thread);
+
+    // Once more without a catalog: nothing in the segments speaks of the deleted one any more.
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(place.folder.path().join(format!("catalog.sqlite{suffix}")));
+    }
+    let mut catalog = Catalog::open(&path).unwrap().0;
+    rebuild(&mut catalog, &segments).unwrap();
+    let thread = CatalogThread::start(catalog, path).unwrap();
+    let found = thread.handle().recording(gone).unwrap().unwrap();
+    assert_eq!(found.recording.state, RecordingState::Deleted);
+    assert_eq!(found.recording.receipt, stored.recording.receipt);
+    assert_eq!(found.recording.participants, stored.recording.participants);
+    let filter = RecordingFilter {
+        attributes: BTreeMap::from([("colour".to_owned(), "red".to_owned())]),
+        ..RecordingFilter::default()
+    };
+    let listed = thread.handle().list_recordings(&filter, None, 10).unwrap();
+    assert_eq!(listed.items.len(), 1);
+    assert_eq!((&listed.items[0].id, listed.items[0].held), (kept, true));
 }

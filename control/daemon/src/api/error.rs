@@ -56,6 +56,11 @@ impl ApiError {
         Self::new(StatusCode::GONE, "deleted", message)
     }
 
+    /// It says that the recording is deleted.
+    pub(super) fn is_gone(&self) -> bool {
+        self.status == StatusCode::GONE
+    }
+
     pub(super) fn too_large() -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,

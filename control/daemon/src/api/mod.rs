@@ -5,6 +5,7 @@
 
 mod auth;
 mod calls;
+mod decisions;
 mod error;
 pub mod events;
 pub mod handle;
@@ -19,7 +20,7 @@ pub use server::ApiServer;
 
 use crate::metrics::Metrics;
 use axum::Router;
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, patch, post, put};
 use error::ApiError;
 use events::EventHub;
 use handle::ControlHandle;
@@ -78,13 +79,19 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/recordings", get(recordings::list))
         .route(
             "/v1/recordings/{id}",
-            get(recordings::one).delete(not_supported),
+            get(recordings::one).delete(decisions::delete),
         )
         .route("/v1/recordings/{id}/receipt", get(recordings::receipt))
         .route("/v1/recordings/{id}/sn3", get(media::sn3))
         .route("/v1/recordings/{id}/wav", get(media::wav))
-        .route("/v1/recordings/{id}/hold", any(not_supported))
-        .route("/v1/recordings/{id}/attributes", any(not_supported))
+        .route(
+            "/v1/recordings/{id}/hold",
+            put(decisions::hold).delete(decisions::release),
+        )
+        .route(
+            "/v1/recordings/{id}/attributes",
+            patch(decisions::change_attributes),
+        )
         .route("/v1/recordings/{id}/evidence", any(not_supported))
         .route("/v1/siprec", any(not_supported))
         .route("/v1/siprec/{id}", any(not_supported))

@@ -56,7 +56,10 @@ pub(super) async fn list(
 async fn live_by_id(shared: &Shared) -> HashMap<String, Recording> {
     let live = shared.context.core.recordings().await.unwrap_or_default();
     live.into_iter()
-        .map(|recording| (recording.id.clone(), recording))
+        .map(|mut recording| {
+            shared.context.catalog.mark(&mut recording);
+            (recording.id.clone(), recording)
+        })
         .collect()
 }
 

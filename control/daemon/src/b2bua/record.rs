@@ -328,6 +328,7 @@ fn coverable_ms(call: &Call, recording: &Recording, now: &Moment) -> u64 {
 
 fn new_recording(call: &Call, now: &Moment) -> Recording {
     let object = object::Recording {
+        held: false,
         id: object::new_id(),
         call_id: call.object.id.clone(),
         state: RecordingState::Recording,

@@ -4,6 +4,7 @@
 //! thread writes ([`CatalogThread`]); readers use connections of their own.
 
 mod filter;
+mod marks;
 mod rebuild;
 mod recount;
 mod schema;
@@ -11,6 +12,7 @@ mod store;
 mod thread;
 
 pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
+pub use marks::{Decision, Mark};
 pub use rebuild::{RebuildReport, rebuild, settle};
 pub use recount::count_recording;
 pub use store::{Catalog, CatalogError, Storage, StoredRecording};

@@ -162,6 +162,7 @@ fn recording_of(open: &CallOpen, capture: &Capture) -> Recording {
     let facts = capture.facts();
     let started_at = Timestamp::parse(&open.started_at).unwrap_or_default();
     let mut recording = Recording {
+        held: false,
         id: open.recording_id.clone(),
         call_id: open.call_id.clone(),
         state: RecordingState::Finishing,

@@ -202,9 +202,7 @@ impl Catalog {
     /// # Errors
     /// It could not be read.
     pub fn recording(&self, id: &str) -> Result<Option<StoredRecording>, CatalogError> {
-        let mut query = self.connection.prepare_cached(
-            "SELECT number, last_segment, last_page, extents, bytes, body FROM recordings WHERE id = ?1",
-        )?;
+        let mut query = self.connection.prepare_cached(BY_ID)?;
         let row = query.query_row([id], stored_row).optional()?;
         row.map(stored).transpose()
     }
@@ -292,6 +290,10 @@ impl Catalog {
         ))
     }
 }
+
+/// One recording with its place.
+const BY_ID: &str =
+    "SELECT number, last_segment, last_page, extents, bytes, body FROM recordings WHERE id = ?1";
 
 /// Name of the numbers of recordings for [`Catalog::reserve_numbers`].
 pub(super) const RECORDING_NUMBERS: &str = "recording";
@@ -432,6 +434,24 @@ pub(super) fn put_recording(
         statement.execute(params![name, value, number])?;
     }
     Ok(())
+}
+
+/// Changes a recording that is stored already.
+pub(super) fn change_recording(
+    transaction: &Transaction<'_>,
+    id: &str,
+    change: impl FnOnce(&mut Recording),
+) -> Result<(), CatalogError> {
+    let mut query = transaction.prepare_cached(BY_ID)?;
+    let Some(row) = query.query_row([id], stored_row).optional()? else {
+        return Ok(());
+    };
+    let StoredRecording {
+        mut recording,
+        storage,
+    } = stored(row)?;
+    change(&mut recording);
+    put_recording(transaction, &recording, &storage)
 }
 
 /// Updates the place of a recording that is stored already.

@@ -5,13 +5,15 @@
 //! refuses, they stay waiting; reads see them all the same.
 
 use super::filter::{CallFilter, Cursor, Page, RecordingFilter, is_after};
+use super::marks::{Decision, Mark, Marks};
 use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
 use crate::object::{Call, Recording};
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use trunkline_sn3::erase::erase_recording;
 
 /// Objects that may wait; beyond that new ones are refused and counted.
 const WAITING_MAX: usize = 200_000;
@@ -27,6 +29,8 @@ enum Write {
     Call(Box<Call>),
     Recording(Box<StoredRecording>),
     Storage(Storage),
+    /// What was decided about the recording of this id enters its row.
+    Marked(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +38,7 @@ enum Key {
     Call(String),
     Recording(u64),
     Storage(u64),
+    Marked(String),
 }
 
 impl Write {
@@ -42,6 +47,7 @@ impl Write {
             Self::Call(call) => Key::Call(call.id.clone()),
             Self::Recording(stored) => Key::Recording(stored.storage.number),
             Self::Storage(storage) => Key::Storage(storage.number),
+            Self::Marked(id) => Key::Marked(id.clone()),
         }
     }
 }
@@ -78,6 +84,9 @@ struct Shared {
     /// Signalled when there is something to write, and when something was committed.
     changed: Condvar,
     readers: Mutex<Vec<Catalog>>,
+    marks: Marks,
+    /// Held by whoever erases.
+    erasing: Mutex<()>,
 }
 
 /// The running writer thread.
@@ -93,7 +102,7 @@ pub struct CatalogHandle {
     shared: Arc<Shared>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every critical section leaves its data whole, so a poisoned lock is still good.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -102,20 +111,29 @@ impl CatalogThread {
     /// Starts the thread on an opened catalog; `path` is that catalog's file.
     ///
     /// # Errors
-    /// No thread could be started.
-    pub fn start(catalog: Catalog, path: PathBuf) -> std::io::Result<Self> {
+    /// No thread could be started, or the journal of marks cannot be used.
+    pub fn start(mut catalog: Catalog, path: PathBuf) -> Result<Self, CatalogError> {
+        let io = |source| CatalogError::Io {
+            path: path.clone(),
+            source,
+        };
+        let marks = Marks::open(&path).map_err(io)?;
+        marks.restore(&mut catalog)?;
         let shared = Arc::new(Shared {
-            path,
+            path: path.clone(),
             queue: Mutex::default(),
             changed: Condvar::new(),
             readers: Mutex::default(),
+            marks,
+            erasing: Mutex::default(),
         });
         let handle = CatalogHandle {
             shared: Arc::clone(&shared),
         };
         let thread = std::thread::Builder::new()
             .name("catalog".to_owned())
-            .spawn(move || write_until_stopped(catalog, &shared))?;
+            .spawn(move || write_until_stopped(catalog, &shared))
+            .map_err(io)?;
         Ok(Self {
             handle,
             thread: Some(thread),
@@ -157,6 +175,10 @@ fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
                         store::put_recording(transaction, &stored.recording, &stored.storage)?;
                     }
                     Write::Storage(storage) => store::put_storage(transaction, storage)?,
+                    Write::Marked(id) => {
+                        let apply = |recording: &mut Recording| shared.marks.apply(recording);
+                        store::change_recording(transaction, id, apply)?;
+                    }
                 }
             }
             Ok(())
@@ -251,11 +273,52 @@ impl CatalogHandle {
     }
 
     /// Stores a recording. False when too many objects wait: it is not stored.
-    pub fn put_recording(&self, recording: Recording, storage: Storage) -> bool {
+    pub fn put_recording(&self, mut recording: Recording, storage: Storage) -> bool {
+        self.shared.marks.apply(&mut recording);
         self.submit(Write::Recording(Box::new(StoredRecording {
             recording,
             storage,
         })))
+    }
+
+    /// Lets a decision about a recording hold, on the disk before this returns. Waits for the disk.
+    ///
+    /// # Errors
+    /// It could not be written, and does not hold.
+    pub fn decide(&self, id: &str, mark: Mark) -> Result<Decision, CatalogError> {
+        let decided = self.shared.marks.decide(id, mark);
+        let decision = decided.map_err(|source| CatalogError::Io {
+            path: self.shared.path.clone(),
+            source,
+        })?;
+        if decision == Decision::Done {
+            self.submit(Write::Marked(id.to_owned()));
+        }
+        Ok(decision)
+    }
+
+    /// Shows a recording, as somebody else knows it, with what was decided about it.
+    pub fn mark(&self, recording: &mut Recording) {
+        self.shared.marks.apply(recording);
+    }
+
+    /// Erases the extents of all recordings that were deleted and are not erased yet; gives how many
+    /// recordings that were. May be repeated.
+    ///
+    /// # Errors
+    /// Those of the disk; the rest is erased when this is called again.
+    pub fn erase_deleted(&self, segments: &Path) -> Result<usize, CatalogError> {
+        let _turn = lock(&self.shared.erasing);
+        let due = self.shared.marks.to_erase();
+        for (number, id) in &due {
+            let erased = erase_recording(segments, *number).map_err(|source| CatalogError::Io {
+                path: segments.to_owned(),
+                source,
+            })?;
+            self.decide(id, Mark::Erased)?;
+            tracing::info!(recording = %id, extents = erased.extents, bytes = erased.bytes, "a deleted recording is erased");
+        }
+        Ok(due.len())
     }
 
     /// Updates the place of a recording that was stored before.
@@ -362,6 +425,9 @@ impl CatalogHandle {
                 stored.storage = *storage;
             }
         }
+        if let Some(stored) = &mut found {
+            self.mark(&mut stored.recording);
+        }
         Ok(found)
     }
 
@@ -411,7 +477,10 @@ impl CatalogHandle {
                 _ => None,
             });
         let waiting: HashMap<String, Recording> = waiting
-            .map(|recording| (recording.id.clone(), recording))
+            .map(|mut recording| {
+                self.mark(&mut recording);
+                (recording.id.clone(), recording)
+            })
             .collect();
         let stored =
             self.read(|catalog| catalog.list_recordings(filter, after, limit + waiting.len()))?;

@@ -9,4 +9,5 @@ pub mod link;
 pub mod metrics;
 pub mod recovery;
 pub mod run;
+pub mod trace;
 pub mod transport;

@@ -14,7 +14,7 @@ use trunkline_config::Config;
 use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
 use trunkline_sinks::verdict::StreamCounts;
-use trunkline_sip::transaction::Endpoint;
+use trunkline_sip::transaction::{Endpoint, Transmit};
 
 use crate::api::events::EventHub;
 use crate::api::handle::{ControlHandle, Request};
@@ -24,6 +24,7 @@ use crate::clock::Moment;
 use crate::link::{Link, Notice};
 use crate::metrics::Metrics;
 use crate::recovery::{recount, rescue_pool};
+use crate::trace::Trace;
 use crate::transport::{Incoming, TransportCounters, Transports};
 
 /// SIP messages that may wait for the core.
@@ -48,6 +49,7 @@ struct Core {
     link: Link,
     catalog: CatalogHandle,
     metrics: Arc<Metrics>,
+    trace: Trace,
     counters: Arc<TransportCounters>,
     counted: (u64, u64),
     lookups: mpsc::Sender<(u64, Vec<SocketAddr>)>,
@@ -71,6 +73,7 @@ pub async fn run(config: Config) -> Result<()> {
     let transports =
         Arc::new(Transports::bind(&config.sip, incoming_sender, Arc::clone(&counters)).await?);
     let events = EventHub::new();
+    let trace = Trace::default();
     let (handle, requests) = ControlHandle::new();
     let api = ApiServer::start(
         config.control.http,
@@ -79,6 +82,7 @@ pub async fn run(config: Config) -> Result<()> {
             events: events.clone(),
             catalog: catalog.handle(),
             metrics: Arc::clone(&metrics),
+            trace: trace.clone(),
             data_dir: config.data_dir.clone(),
             token: config.control.token.clone(),
         },
@@ -96,6 +100,7 @@ pub async fn run(config: Config) -> Result<()> {
         config,
         transports,
         metrics,
+        trace,
         counters,
         counted: (0, 0),
         lookups,
@@ -243,6 +248,7 @@ impl Core {
 
     fn on_incoming(&mut self, incoming: Incoming) {
         let now = Moment::now();
+        self.trace_incoming(&incoming);
         let endpoint = &mut self.b2bua.endpoint;
         match incoming {
             Incoming::Datagram { path, bytes } => {
@@ -260,6 +266,24 @@ impl Core {
             }
         }
         self.b2bua.handle_sip_events(&now);
+    }
+
+    fn trace_incoming(&self, incoming: &Incoming) {
+        let (path, bytes) = match incoming {
+            Incoming::Datagram { path, bytes } => (path, bytes.as_slice().into()),
+            Incoming::Message { path, message } => (path, message.to_bytes().into()),
+            _ => return,
+        };
+        self.trace
+            .message(path.transport, path.source, path.local, true, bytes);
+    }
+
+    fn trace_outgoing(&self, transmit: &Transmit) {
+        let (transport, remote) = (transmit.transport, transmit.remote);
+        let local = self.transports.local_to(transport, remote);
+        let Some((_, local)) = local else { return };
+        let bytes = Arc::clone(&transmit.bytes);
+        self.trace.message(transport, local, remote, false, bytes);
     }
 
     async fn on_notice(&mut self, notice: Notice) {
@@ -292,6 +316,9 @@ impl Core {
             Notice::Events(events) => {
                 let now = Moment::now();
                 for event in events {
+                    if let Some(call) = self.b2bua.call_of(&event) {
+                        self.trace.link_event(call, &event, now.mono_ns);
+                    }
                     self.b2bua.on_link_event(event, &now);
                 }
                 self.settle();
@@ -325,6 +352,7 @@ impl Core {
 
     fn flush(&mut self) {
         while let Some(transmit) = self.b2bua.endpoint.poll_transmit() {
+            self.trace_outgoing(&transmit);
             self.transports.send(transmit);
         }
         for (request, command) in self.b2bua.take_commands() {

@@ -62,6 +62,7 @@ impl Server {
         std::thread::spawn(move || answer(requests, &answering));
         let events = EventHub::new();
         let context = ApiContext {
+            trace: trunkline_control::trace::Trace::default(),
             core: handle,
             events: events.clone(),
             catalog: catalog_thread.handle(),
@@ -798,6 +799,7 @@ fn a_core_that_is_gone_is_said_not_waited_for() {
     let (core, requests) = ControlHandle::new();
     drop(requests);
     let context = ApiContext {
+        trace: trunkline_control::trace::Trace::default(),
         core,
         events: EventHub::new(),
         catalog: thread.handle(),
@@ -823,6 +825,7 @@ fn a_core_that_is_gone_is_said_not_waited_for() {
     let taken = ApiServer::start(api.address(), {
         let (core, _requests) = ControlHandle::new();
         ApiContext {
+            trace: trunkline_control::trace::Trace::default(),
             core,
             events: EventHub::new(),
             catalog: thread.handle(),

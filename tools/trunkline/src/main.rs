@@ -4,6 +4,7 @@
 mod check;
 mod client;
 mod demo;
+mod explain;
 mod guard;
 mod operate;
 mod table;
@@ -64,9 +65,13 @@ enum Command {
         after_help = "Example: trunkline audit --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z"
     )]
     Audit(AuditOptions),
-    /// Say why a call went as it did (not supported yet).
-    #[command(after_help = "Example: trunkline explain 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77")]
-    Explain(ExplainOptions),
+    /// Show how a call went: its messages, its media and its events, in order.
+    ///
+    /// From a ring in memory that keeps the latest 32 MiB of signalling; a restart empties it.
+    #[command(
+        after_help = "Example: trunkline explain 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77 --pcapng call.pcapng"
+    )]
+    Explain(explain::Options),
     /// Run a program that ends when its starter does.
     #[command(hide = true, name = guard::COMMAND)]
     Guard(guard::Options),
@@ -80,14 +85,6 @@ struct AuditOptions {
     /// Until when.
     #[arg(long, value_name = "TIME")]
     to: String,
-    #[command(flatten)]
-    target: client::Target,
-}
-
-#[derive(Args)]
-struct ExplainOptions {
-    /// The call's id.
-    call: String,
     #[command(flatten)]
     target: client::Target,
 }
@@ -112,10 +109,7 @@ fn main() -> ExitCode {
             let _ = (options.from, options.to, options.target);
             not_supported("audit")
         }
-        Command::Explain(options) => {
-            let _ = (options.call, options.target);
-            not_supported("explain")
-        }
+        Command::Explain(options) => explain::run(&options),
         Command::Guard(options) => guard::run(&options),
     };
     match result {

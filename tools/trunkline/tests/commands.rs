@@ -80,7 +80,6 @@ fn what_is_not_built_says_so() {
             "--to",
             "2026-02-01T00:00:00Z",
         ],
-        &["explain", "x"],
     ] {
         let (code, _, error) = trunkline(arguments);
         assert_eq!(code, 1, "{arguments:?}");

@@ -53,7 +53,7 @@ pub(super) fn list_json<T: serde::Serialize>(items: Vec<T>, next: Option<String>
     json!({ "items": items, "next": next })
 }
 
-async fn find(shared: &Shared, id: &str) -> Result<Call, ApiError> {
+pub(super) async fn find(shared: &Shared, id: &str) -> Result<Call, ApiError> {
     if let Some(call) = shared.context.core.call(id).await? {
         return Ok(call);
     }

@@ -8,6 +8,7 @@ mod calls;
 mod decisions;
 mod error;
 pub mod events;
+mod explain;
 pub mod handle;
 mod health;
 mod media;
@@ -19,6 +20,7 @@ mod stream;
 pub use server::ApiServer;
 
 use crate::metrics::Metrics;
+use crate::trace::Trace;
 use axum::Router;
 use axum::routing::{any, get, patch, post, put};
 use error::ApiError;
@@ -45,6 +47,8 @@ pub struct ApiContext {
     pub catalog: CatalogHandle,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What was on the wire lately.
+    pub trace: Trace,
     /// `data_dir`.
     pub data_dir: PathBuf,
     /// Bearer token, when one is required.
@@ -74,6 +78,8 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/workers", get(health::workers))
         .route("/v1/calls", get(calls::list))
         .route("/v1/calls/{id}", get(calls::one).delete(calls::hang_up))
+        .route("/v1/calls/{id}/explain", get(explain::explain))
+        .route("/v1/calls/{id}/pcapng", get(explain::pcapng))
         .route("/v1/calls/{id}/recording", post(calls::act))
         .route("/v1/calls/{id}/recording/message", post(not_supported))
         .route("/v1/recordings", get(recordings::list))

@@ -169,6 +169,15 @@ impl B2bua {
         }
     }
 
+    /// The id of the live call that an event concerns.
+    pub fn call_of(&self, event: &Event) -> Option<&str> {
+        let session = match event {
+            Event::MediaTimeout { session, .. } => *session,
+            other => session_of(other)?,
+        };
+        self.calls.get(&session).map(|call| call.object.id.as_str())
+    }
+
     fn awaits_snapshot(&self) -> bool {
         self.snapshot_request != 0
     }

@@ -314,7 +314,10 @@ fn open_worker(
     let opened = trunkline_device::open(backend, &device)
         .with_context(|| format!("worker {}", plan.number))?;
     let (name, reason) = match &opened {
-        Opened::Uring(_) => ("uring", "configured".to_owned()),
+        Opened::Uring(device) => match device.steered() {
+            Ok(()) => ("uring", "one receive socket, steered by BPF".to_owned()),
+            Err(reason) => ("uring", format!("a socket a port: {reason}")),
+        },
         Opened::Mmsg { reason: None, .. } => ("mmsg", "configured".to_owned()),
         Opened::Mmsg {
             reason: Some(reason),

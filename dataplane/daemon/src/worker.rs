@@ -253,6 +253,7 @@ impl<D: Device> Worker<D> {
             engine.handle_timeout(now_ns, &mut hands);
         }
         self.unread.read_again(now_ns, &mut self.device);
+        self.look_for_shared_drops(now_ns);
         self.report_progress(now_ns);
         self.report_fork_progress(now_ns);
         if self.capture.short != self.told_short {

@@ -1,8 +1,8 @@
 //! Owned buffer tokens and the pool they come from.
 //!
 //! ```text
-//! slab:  | head 48 | datagram, at most 2047 of 2048 | tail room 64 | pad 16 |  next buffer ...
-//!        ^ 64-byte aligned, 2176 bytes apart (34 cache lines: no power of two, so that
+//! slab:  | head 96 | datagram, at most 2047 of 2048 | tail room 64 | pad 32 |  next buffer ...
+//!        ^ 64-byte aligned, 2240 bytes apart (35 cache lines: no power of two, so that
 //!          the first lines of buffers spread over all cache sets)
 //! ```
 //! The head belongs to the device: what the kernel says of a datagram on receive, and the
@@ -21,9 +21,9 @@ pub const BUFFER_BYTES: usize = 2048;
 /// Room behind a full datagram for what a transform appends.
 pub const TAIL_ROOM_BYTES: usize = 64;
 /// The device's part in front of the datagram.
-pub(crate) const HEAD_BYTES: usize = 48;
+pub(crate) const HEAD_BYTES: usize = 96;
 /// Distance between buffers.
-pub(crate) const STRIDE_BYTES: usize = 2176;
+pub(crate) const STRIDE_BYTES: usize = 2240;
 
 const SLAB_ALIGN: usize = 4096;
 const _: () = assert!(HEAD_BYTES + BUFFER_BYTES + TAIL_ROOM_BYTES <= STRIDE_BYTES);

@@ -51,6 +51,8 @@ pub struct Wake {
 pub struct Counters {
     /// Datagrams handed to the worker.
     pub received: u64,
+    /// Those that came through a socket that all slots share.
+    pub steered: u64,
     /// Datagrams the kernel took for sending.
     pub sent: u64,
     /// Datagrams not sent: refused by the kernel, or no buffer for the copy, or an empty slot.
@@ -132,6 +134,9 @@ pub struct Config {
     /// An eventfd that ends [`Device::park`] when written to; the device duplicates it, and reads
     /// it empty.
     pub doorbell: Option<OwnedFd>,
+    /// Receive on one socket for all ports, steered by a program in the kernel, where kernel and
+    /// rights allow it ([`UringDevice`](crate::UringDevice) only).
+    pub steer: bool,
 }
 
 impl Default for Config {
@@ -142,6 +147,7 @@ impl Default for Config {
             copies: 512,
             batch_max: 256,
             doorbell: None,
+            steer: true,
         }
     }
 }
@@ -204,7 +210,8 @@ pub trait Device {
     fn slot_event(&mut self) -> Option<SlotEvent>;
 
     /// Appends what has arrived to `batch`, at most [`Config::batch_max`] datagrams, and says how
-    /// many. Does not wait. Order is kept within a slot.
+    /// many. Does not wait. Order is kept within a slot, except around `install` and `pause`, when
+    /// a shared socket and the slot's own may both hold datagrams of it.
     fn receive(&mut self, batch: &mut Vec<Received>) -> usize;
 
     /// Queues a datagram to be sent from a slot; it goes out with [`flush`](Self::flush) at the
@@ -224,6 +231,12 @@ pub trait Device {
     /// Flushes, then waits until a datagram, the doorbell, or the timeout. Returns at once when
     /// something is already there.
     fn park(&mut self, timeout_ns: u64) -> Wake;
+
+    /// Datagrams that the kernel dropped, since the last call, on sockets that several slots share:
+    /// nobody can say whose they were.
+    fn take_shared_drops(&mut self) -> u64 {
+        0
+    }
 
     /// Totals.
     fn counters(&self) -> Counters;

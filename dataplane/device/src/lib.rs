@@ -7,7 +7,7 @@
 //!
 //! | device | how | when |
 //! |---|---|---|
-//! | [`UringDevice`] | io_uring: multishot receive, one submission a cycle | the default |
+//! | [`UringDevice`] | io_uring: multishot receive, one submission a cycle; one receive socket for all ports where a BPF program may steer | the default |
 //! | [`MmsgDevice`] | epoll, `recvmmsg`, `sendmmsg` | where io_uring is blocked |
 //! | [`SimDevice`] | memory | tests |
 //!
@@ -23,6 +23,7 @@ pub mod mmsg;
 pub mod packet;
 mod select;
 pub mod sim;
+mod steering;
 mod uring;
 
 pub use buffer::{BUFFER_BYTES, Buffer, Pool, TAIL_ROOM_BYTES};

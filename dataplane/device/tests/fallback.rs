@@ -3,8 +3,8 @@
 
 use trunkline_device::{Backend, Config, Device, Opened, open};
 
-/// Makes io_uring_setup answer `errno` for the calling thread, as a container's profile does.
-fn block_io_uring(errno: u32) {
+/// Makes a system call answer `errno` for the calling thread, as a container's profile does.
+fn block(call: libc::c_long, errno: u32) {
     const RETURN_ALLOW: u32 = 0x7FFF_0000;
     const RETURN_ERRNO: u32 = 0x0005_0000;
     let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
@@ -15,7 +15,7 @@ fn block_io_uring(errno: u32) {
             (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
             0,
             1,
-            libc::SYS_io_uring_setup as u32,
+            call as u32,
         ),
         instruction(
             (libc::BPF_RET | libc::BPF_K) as u16,
@@ -45,7 +45,7 @@ fn block_io_uring(errno: u32) {
 fn a_blocked_io_uring_means_the_fallback_and_says_why() {
     for (errno, words) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "no io_uring")] {
         let reason = std::thread::spawn(move || {
-            block_io_uring(errno as u32);
+            block(libc::SYS_io_uring_setup, errno as u32);
             match open(Backend::Uring, &Config::default()).unwrap() {
                 Opened::Uring(_) => None,
                 Opened::Mmsg { device, reason } => {
@@ -60,6 +60,19 @@ fn a_blocked_io_uring_means_the_fallback_and_says_why() {
             "{reason}"
         );
     }
+}
+
+#[test]
+fn a_blocked_bpf_means_a_socket_a_port_and_says_why() {
+    let reason = std::thread::spawn(|| {
+        block(libc::SYS_bpf, libc::EPERM as u32);
+        match open(Backend::Uring, &Config::default()).unwrap() {
+            Opened::Uring(device) => device.steered().unwrap_err().to_owned(),
+            Opened::Mmsg { reason, .. } => panic!("io_uring is allowed: {reason:?}"),
+        }
+    });
+    let reason = reason.join().unwrap();
+    assert!(reason.contains("CAP_NET_ADMIN"), "{reason}");
 }
 
 #[test]

@@ -12,19 +12,53 @@ use trunkline_device::{
 const PATIENCE: Duration = Duration::from_secs(10);
 const MILLISECOND: u64 = 1_000_000;
 
-trait Open: Device + Sized {
-    fn open_with(config: &Config) -> Self;
+/// A device to test.
+trait Open {
+    type Opened: Device;
+
+    fn open_with(config: &Config) -> Self::Opened;
 }
 
-impl Open for UringDevice {
-    fn open_with(config: &Config) -> Self {
-        Self::open(config).expect("io_uring device")
+struct Uring;
+
+impl Open for Uring {
+    type Opened = UringDevice;
+
+    fn open_with(config: &Config) -> UringDevice {
+        UringDevice::open(config).expect("io_uring device")
     }
 }
 
-impl Open for MmsgDevice {
-    fn open_with(config: &Config) -> Self {
-        Self::open(config).expect("mmsg device")
+/// With one receive socket, where that is allowed.
+struct Steered;
+
+impl Open for Steered {
+    type Opened = UringDevice;
+
+    fn open_with(config: &Config) -> UringDevice {
+        let config = Config {
+            steer: true,
+            doorbell: config
+                .doorbell
+                .as_ref()
+                .map(|bell| bell.try_clone().unwrap()),
+            ..*config
+        };
+        let device = UringDevice::open(&config).expect("io_uring device");
+        if let Err(reason) = device.steered() {
+            println!("not steered: {reason}");
+        }
+        device
+    }
+}
+
+struct Mmsg;
+
+impl Open for Mmsg {
+    type Opened = MmsgDevice;
+
+    fn open_with(config: &Config) -> MmsgDevice {
+        MmsgDevice::open(config).expect("mmsg device")
     }
 }
 
@@ -35,6 +69,7 @@ fn small() -> Config {
         copies: 64,
         batch_max: 64,
         doorbell: None,
+        steer: false,
     }
 }
 
@@ -575,10 +610,13 @@ fn a_dropped_device_frees_its_ports<D: Open>() {
 macro_rules! suite {
     ($($case:ident),* $(,)?) => {
         mod uring {
-            $(#[test] fn $case() { super::$case::<super::UringDevice>(); })*
+            $(#[test] fn $case() { super::$case::<super::Uring>(); })*
+        }
+        mod steered {
+            $(#[test] fn $case() { super::$case::<super::Steered>(); })*
         }
         mod mmsg {
-            $(#[test] fn $case() { super::$case::<super::MmsgDevice>(); })*
+            $(#[test] fn $case() { super::$case::<super::Mmsg>(); })*
         }
     };
 }

@@ -13,7 +13,7 @@ use crate::network::{Network, pin};
 use crate::worker::{self, Running};
 
 /// All variants, for the command line's default.
-pub const VARIANTS: &str = "bare,uring-device,uring,uring-record,mmsg-device,mmsg,mmsg-record";
+pub const VARIANTS: &str = "bare,steered-device,steered,steered-record,uring-device,uring,uring-record,mmsg-device,mmsg,mmsg-record";
 
 /// What relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +31,9 @@ pub enum Variant {
 /// Our devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Io {
+    /// One receive socket, steered.
+    Steered,
+    /// A socket a port.
     Uring,
     Mmsg,
 }
@@ -39,6 +42,9 @@ impl Variant {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Device(Io::Steered) => "steered-device",
+            Self::Worker(Io::Steered) => "steered",
+            Self::Record(Io::Steered) => "steered-record",
             Self::Device(Io::Uring) => "uring-device",
             Self::Device(Io::Mmsg) => "mmsg-device",
             Self::Worker(Io::Uring) => "uring",
@@ -50,7 +56,7 @@ impl Variant {
 
     pub fn parse(name: &str) -> Result<Self, String> {
         let ours = |io| [Self::Device(io), Self::Worker(io), Self::Record(io)];
-        let mut all = [Io::Uring, Io::Mmsg]
+        let mut all = [Io::Steered, Io::Uring, Io::Mmsg]
             .into_iter()
             .flat_map(ours)
             .chain([Self::Bare]);
@@ -230,10 +236,11 @@ fn run_loop(
 ) {
     let config = Config {
         slots_max: 2 * far.len() as u32,
+        steer: variant == Variant::Device(Io::Steered),
         ..Config::default()
     };
     match variant {
-        Variant::Device(Io::Uring) => {
+        Variant::Device(Io::Uring | Io::Steered) => {
             let device = UringDevice::open(&config).expect("io_uring");
             forward(device, inward, outward, far, progress);
         }

@@ -89,7 +89,7 @@ impl Results {
 
     /// For each device: what recording costs the worker, where both were measured.
     fn recording(&self, rate: Option<u64>) -> Vec<(Io, Spread)> {
-        [Io::Uring, Io::Mmsg]
+        [Io::Steered, Io::Uring, Io::Mmsg]
             .into_iter()
             .filter(|io| {
                 let pair = [Variant::Worker(*io), Variant::Record(*io)];

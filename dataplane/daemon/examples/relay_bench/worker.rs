@@ -237,6 +237,7 @@ fn start_worker(
         let config = Config {
             slots_max,
             doorbell: Some(doorbell),
+            steer: matches!(io, Io::Steered),
             ..Config::default()
         };
         let settings = WorkerConfig {
@@ -245,7 +246,7 @@ fn start_worker(
         };
         shared.ready();
         match io {
-            Io::Uring => {
+            Io::Uring | Io::Steered => {
                 let device = UringDevice::open(&config).expect("io_uring");
                 Worker::new(settings, device, queues, counters)
                     .run()

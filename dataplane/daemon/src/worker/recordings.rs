@@ -33,6 +33,7 @@ impl<D: Device> Worker<D> {
         } else {
             start.origin_mono_ns
         };
+        self.take_shared_drops();
         if let Err(reason) = self.check_start(&start) {
             self.reports.tell(WorkerEvent::Failed { request, reason });
             return;
@@ -147,6 +148,7 @@ impl<D: Device> Worker<D> {
         session: u64,
         recording: u64,
     ) {
+        self.take_shared_drops();
         match self.stop(now_ns, session, recording) {
             Ok(streams) => self.tell_state(now_ns, request, recording, &streams),
             Err(reason) => self.reports.tell(WorkerEvent::Failed { request, reason }),

@@ -10,6 +10,8 @@ use super::message::Idle;
 
 /// How often the page of a busy worker is written.
 const PUBLISH_NS: u64 = 1_000_000;
+/// How often a busy worker asks the kernel for drops on the sockets that its ports share.
+const SHARED_DROPS_NS: u64 = 250_000_000;
 
 /// What is counted by the worker itself.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub(super) struct Totals {
     /// Slots with a socket.
     pub(super) slots: u64,
     pub(super) socket_drops: u64,
+    /// When the kernel is asked next for drops on shared sockets.
+    shared_drops_due_ns: u64,
     /// Audio packets that recordings lack, by reason.
     pub(super) capture_dropped: [u64; DROP_REASONS],
     /// When the page was written last, and whether anything happened since.
@@ -43,6 +47,27 @@ impl Totals {
 }
 
 impl<D: Device> Worker<D> {
+    /// Asks now and then for [`Self::take_shared_drops`].
+    pub(super) fn look_for_shared_drops(&mut self, now_ns: u64) {
+        if now_ns >= self.totals.shared_drops_due_ns {
+            self.totals.shared_drops_due_ns = now_ns + SHARED_DROPS_NS;
+            self.take_shared_drops();
+        }
+    }
+
+    /// Takes what the kernel dropped on sockets that all ports share. Whose it was nobody knows: it
+    /// counts once, and what any stream lacks may be of it rather than the network's.
+    pub(super) fn take_shared_drops(&mut self) {
+        let rise = self.device.take_shared_drops();
+        if rise > 0 {
+            self.totals.socket_drops += rise;
+            for slot in 0..self.config.slots_max {
+                self.engine
+                    .attribute_drops(slot, trunkline_engine::DropReason::Socket, rise);
+            }
+        }
+    }
+
     /// Stores the totals where control reads them.
     pub(super) fn publish(&mut self, now_ns: u64) {
         self.totals.published_ns = now_ns;

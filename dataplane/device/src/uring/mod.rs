@@ -2,6 +2,8 @@
 //!
 //! - Receive: a multishot `recvmsg` a socket, all drawing from one ring of free buffers. It is
 //!   armed again whenever the kernel ends it: no buffers, an ICMP error, an empty datagram.
+//! - Where kernel and rights allow it one more socket a family receives for all slots
+//!   ([`crate::steering`]); the slots' own receives stay for what is not steered.
 //! - Send: one entry a datagram, all of a cycle's handed over in one call. Sends never wait
 //!   (`MSG_DONTWAIT`), so the kernel is done with the bytes when it has taken the entry; a
 //!   completion comes only for a failure.
@@ -20,6 +22,7 @@ mod slots;
 mod system;
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -33,13 +36,20 @@ use crate::device::{
     Config, Counters, Device, DeviceError, Received, SlotEvent, Wake, is_icmp_error,
 };
 
+use crate::steering::Steering;
 use buffer_ring::{BufferRing, GROUP};
 use slots::{Entry, Slots, State};
 use system::{RingHandle, Wait};
 
 /// Where the source address begins in a received buffer: behind `struct io_uring_recvmsg_out`.
 const NAME_OFFSET: usize = 16;
-const _: () = assert!(NAME_OFFSET + ADDRESS_BYTES == HEAD_BYTES);
+/// Where the address it was sent to begins, on a socket that all slots share: one control message.
+const CONTROL_OFFSET: usize = NAME_OFFSET + ADDRESS_BYTES;
+/// A control message with an IPv6 address, rounded up.
+const CONTROL_BYTES: usize = 48;
+/// The port in it: behind `struct cmsghdr` and the address family.
+const SENT_TO_PORT_OFFSET: usize = CONTROL_OFFSET + size_of::<libc::cmsghdr>() + 2;
+const _: () = assert!(CONTROL_OFFSET + CONTROL_BYTES == HEAD_BYTES);
 
 /// What a completion is about, the top byte of its user data; slot and generation below it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +76,10 @@ pub struct UringDevice {
     buffers: BufferRing,
     pool: Pool,
     slots: Slots,
+    /// Slots the worker may use; those of the shared sockets come behind.
+    slots_max: u32,
+    /// The shared receive sockets, or why there are none.
+    steering: Result<Steering, String>,
     /// Buffers of sends queued since the submission queue was last empty.
     sending: Vec<u32>,
     /// Control entries that found the submission queue full.
@@ -77,7 +91,7 @@ pub struct UringDevice {
     doorbell: Option<OwnedFd>,
     rung: bool,
     slot_events: VecDeque<SlotEvent>,
-    /// The shape of every receive: room for an address, no control data.
+    /// The shape of every receive: room for an address and a control message.
     template: Box<libc::msghdr>,
     counters: Counters,
     /// Error of the last send that failed.
@@ -86,6 +100,14 @@ pub struct UringDevice {
 }
 
 impl UringDevice {
+    /// Whether datagrams of all ports come through one socket a family; if not, why.
+    ///
+    /// # Errors
+    /// What kernel or rights do not allow, in words for the log.
+    pub fn steered(&self) -> Result<(), &str> {
+        self.steering.as_ref().map(drop).map_err(String::as_str)
+    }
+
     /// Queues an entry that must not be lost.
     fn push_control(&mut self, entry: squeue::Entry) {
         // SAFETY: every control entry points only at memory that lives as long as the device: the
@@ -102,6 +124,18 @@ impl UringDevice {
         let user_data = tag(Kind::Receive, entry.generation, slot);
         let receive = opcode::RecvMsgMulti::new(Fixed(slot), &raw const *self.template, GROUP);
         self.push_control(receive.build().user_data(user_data));
+    }
+
+    /// Gives a slot's socket to the ring and starts to receive.
+    fn begin_receive(&mut self, slot: u32) {
+        let generation = self.slots.entries[slot as usize].generation;
+        let update = opcode::FilesUpdate::new(self.slots.file(slot), 1).offset(slot as i32);
+        self.push_control(
+            update
+                .build()
+                .user_data(tag(Kind::Install, generation, slot)),
+        );
+        self.arm(slot);
     }
 
     fn arm_doorbell(&mut self) {
@@ -128,6 +162,12 @@ impl UringDevice {
     fn begin_close(&mut self, slot: u32) {
         let entry = &mut self.slots.entries[slot as usize];
         entry.state = State::Closing;
+        if let Some(steered) = entry.steered.take()
+            && let Ok(steering) = &mut self.steering
+        {
+            steering.remove(steered);
+        }
+        let entry = &mut self.slots.entries[slot as usize];
         let generation = entry.generation;
         if entry.armed {
             self.cancel_receive(slot);
@@ -138,6 +178,10 @@ impl UringDevice {
     }
 
     fn fail(&mut self, slot: u32, errno: i32) {
+        if slot >= self.slots_max {
+            // Detaches the program: the ports' own sockets take over.
+            self.steering = Err(io::Error::from_raw_os_error(errno).to_string());
+        }
         if self.slots.entries[slot as usize].state == State::Open {
             self.slots.entries[slot as usize].errno = errno;
             self.begin_close(slot);
@@ -150,6 +194,9 @@ impl UringDevice {
         if entry.state == State::Closing && entry.pending == 0 && !entry.armed {
             entry.state = State::Free;
             let errno = std::mem::take(&mut entry.errno);
+            if slot >= self.slots_max {
+                return;
+            }
             self.slot_events.push_back(match errno {
                 0 => SlotEvent::Closed { slot },
                 errno => SlotEvent::Failed { slot, errno },
@@ -256,11 +303,17 @@ impl UringDevice {
             self.receive_ended(slot, result);
         }
         let mut buffer = buffer?;
-        if result < HEAD_BYTES as i32 || self.slots.entries[slot as usize].state != State::Open {
-            self.counters.late += u64::from(result >= HEAD_BYTES as i32);
+        let whole = result >= HEAD_BYTES as i32;
+        let slot = match whole {
+            true if slot >= self.slots_max => self.sent_to(&buffer),
+            _ => Some(slot),
+        };
+        let open = |slot: &u32| self.slots.entries[*slot as usize].state == State::Open;
+        let Some(slot) = slot.filter(open).filter(|_| whole) else {
+            self.counters.late += u64::from(whole);
             self.put_back(buffer);
             return None;
-        }
+        };
         let length = result as usize - HEAD_BYTES;
         let truncated = length >= BUFFER_BYTES;
         // SAFETY: the head is HEAD_BYTES long and belongs to this token; its first fields are what
@@ -286,6 +339,21 @@ impl UringDevice {
             source,
             buffer,
         })
+    }
+
+    /// The slot that a datagram on a shared socket is for.
+    #[inline]
+    fn sent_to(&mut self, buffer: &Buffer) -> Option<u32> {
+        // SAFETY: the head is HEAD_BYTES long and belongs to this token. The control message's
+        // length stands in the second word, what follows is the kernel's or old content.
+        let (control_bytes, port) = unsafe {
+            let head = buffer.base().as_ptr().cast_const();
+            let port = head.add(SENT_TO_PORT_OFFSET).cast::<[u8; 2]>().read();
+            (head.cast::<u32>().add(1).read(), u16::from_be_bytes(port))
+        };
+        self.counters.steered += 1;
+        let steering = self.steering.as_ref().ok()?;
+        (control_bytes > 0).then(|| steering.slot(port)).flatten()
     }
 
     /// The kernel ended a slot's multishot receive: start it again where that makes sense.
@@ -413,23 +481,23 @@ impl UringDevice {
 
 impl Device for UringDevice {
     fn install(&mut self, slot: u32, socket: OwnedFd) -> Result<(), DeviceError> {
+        if slot >= self.slots_max {
+            return Err(DeviceError::SlotRange(slot));
+        }
+        let steered = match &mut self.steering {
+            Ok(steering) if self.slots.is_free(slot) => steering.add(slot, &socket),
+            _ => None,
+        };
         self.slots.take(slot, socket)?;
-        let generation = self.slots.entries[slot as usize].generation;
-        let update = opcode::FilesUpdate::new(self.slots.file(slot), 1).offset(slot as i32);
-        self.push_control(
-            update
-                .build()
-                .user_data(tag(Kind::Install, generation, slot)),
-        );
-        self.arm(slot);
+        self.slots.entries[slot as usize].steered = steered;
+        self.begin_receive(slot);
         Ok(())
     }
 
     fn remove(&mut self, slot: u32) -> Result<(), DeviceError> {
-        let entry = self
-            .slots
-            .entries
-            .get(slot as usize)
+        let entry = self.slots.entries.get(slot as usize);
+        let entry = entry
+            .filter(|_| slot < self.slots_max)
             .ok_or(DeviceError::SlotRange(slot))?;
         if entry.state != State::Open {
             return Err(DeviceError::SlotEmpty(slot));
@@ -446,6 +514,10 @@ impl Device for UringDevice {
             return false;
         }
         entry.paused = true;
+        // Its own socket takes what comes now.
+        if let (Some(steered), Ok(steering)) = (entry.steered, &self.steering) {
+            steering.turn(steered, false);
+        }
         if entry.armed {
             self.cancel_receive(slot);
         }
@@ -457,7 +529,13 @@ impl Device for UringDevice {
             return;
         };
         let ended = entry.state == State::Open && !entry.armed;
-        if std::mem::take(&mut entry.paused) && ended {
+        if !std::mem::take(&mut entry.paused) {
+            return;
+        }
+        if let (Some(steered), Ok(steering)) = (entry.steered, &self.steering) {
+            steering.turn(steered, true);
+        }
+        if ended {
             self.arm(slot);
         }
     }
@@ -490,7 +568,7 @@ impl Device for UringDevice {
             .slots
             .entries
             .get(slot as usize)
-            .is_some_and(|e| e.state == State::Open);
+            .is_some_and(|e| e.state == State::Open && slot < self.slots_max);
         if open && self.push_send(slot, to, &buffer) {
             let index = self.pool.lend(buffer);
             self.sending.push(index);
@@ -540,6 +618,10 @@ impl Device for UringDevice {
             packets: packets || !self.slot_events.is_empty(),
             doorbell: std::mem::take(&mut self.rung),
         }
+    }
+
+    fn take_shared_drops(&mut self) -> u64 {
+        self.steering.as_mut().map_or(0, Steering::take_drops)
     }
 
     fn counters(&self) -> Counters {

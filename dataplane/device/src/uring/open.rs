@@ -1,7 +1,6 @@
 //! Setting a ring up, judging whether this kernel can do what the device needs, and taking it down.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 
@@ -9,6 +8,8 @@ use super::*;
 
 /// Submission entries: several batches.
 const SUBMISSION_ENTRIES: u32 = 2048;
+/// Slots of the shared receive sockets, behind those of the ports.
+const SHARED_SLOTS: u32 = 2;
 /// The kernel's limit.
 const COMPLETION_ENTRIES_MAX: u32 = 65_536;
 /// Longest that taking the device down waits for the kernel to let go.
@@ -31,9 +32,10 @@ impl UringDevice {
         // receive and changes of its file.
         let completions = config.buffers + 2 * SUBMISSION_ENTRIES + 2 * config.slots_max;
         let completions = completions.next_power_of_two().min(COMPLETION_ENTRIES_MAX);
+        let slots = config.slots_max + SHARED_SLOTS;
         let ring = build(completions).map_err(system("io_uring_setup"))?;
         ring.submitter()
-            .register_files_sparse(config.slots_max)
+            .register_files_sparse(slots)
             .map_err(system(
                 "register files (more slots than open files allowed?)",
             ))?;
@@ -47,7 +49,9 @@ impl UringDevice {
             handle,
             buffers,
             pool,
-            slots: Slots::new(config.slots_max),
+            slots: Slots::new(slots),
+            slots_max: config.slots_max,
+            steering: Err("not asked for".to_owned()),
             sending: Vec::with_capacity(SUBMISSION_ENTRIES as usize),
             backlog: VecDeque::new(),
             starved: Vec::with_capacity(config.slots_max as usize),
@@ -67,10 +71,38 @@ impl UringDevice {
             device.buffers.put(&device.pool, buffer);
         }
         device.self_test()?;
+        if config.steer {
+            device.steer();
+        }
         device.counters = Counters::default();
         device.arm_doorbell();
         device.enter(Wait::No);
         Ok(device)
+    }
+
+    /// Receives through shared sockets from now on, or remembers why not.
+    fn steer(&mut self) {
+        let steering = Steering::open();
+        self.steering =
+            steering.map_err(|(what, error)| format!("{what}: {error}{}", hint(&error)));
+        let Ok(steering) = &self.steering else { return };
+        match steering.sockets() {
+            Ok(sockets) => {
+                for (slot, socket) in (self.slots_max..).zip(sockets) {
+                    // A slot of our own, never taken before.
+                    let taken = self.slots.take(slot, socket);
+                    debug_assert!(taken.is_ok());
+                    self.begin_receive(slot);
+                }
+            }
+            Err(error) => self.steering = Err(error.to_string()),
+        }
+        let refused = self.self_test().err().map(|error| error.to_string());
+        if let Some(reason) = refused
+            .or((self.counters.steered == 0).then(|| "self-test: it does not steer".to_owned()))
+        {
+            self.steering = Err(reason);
+        }
     }
 
     /// Sends a datagram to ourselves over the loopback: older kernels accept the set-up and refuse
@@ -104,7 +136,7 @@ impl UringDevice {
         batch
             .drain(..)
             .for_each(|packet| self.recycle(packet.buffer));
-        self.close_all();
+        self.close_slots(0..self.slots_max);
         match refused.or(strange.then_some(libc::EOPNOTSUPP)) {
             None => Ok(()),
             Some(errno) => Err(DeviceError::System {
@@ -116,9 +148,17 @@ impl UringDevice {
 
     /// Removes every socket and waits until the kernel has let go; says whether it has.
     fn close_all(&mut self) -> bool {
-        for slot in 0..self.slots.entries.len() as u32 {
-            let _ = self.remove(slot);
+        self.close_slots(0..self.slots.entries.len() as u32)
+    }
+
+    /// The same for some slots.
+    fn close_slots(&mut self, slots: std::ops::Range<u32>) -> bool {
+        for slot in slots.clone() {
+            if self.slots.entries[slot as usize].state == State::Open {
+                self.begin_close(slot);
+            }
         }
+        let slots = slots.start as usize..slots.end as usize;
         let mut batch = Vec::new();
         for round in 0..CLOSE_ROUNDS {
             while let Some(completion) = self.next_completion() {
@@ -128,9 +168,7 @@ impl UringDevice {
                 .drain(..)
                 .for_each(|packet| self.recycle(packet.buffer));
             self.slot_events.clear();
-            if self
-                .slots
-                .entries
+            if self.slots.entries[slots.clone()]
                 .iter()
                 .all(|entry: &Entry| entry.state == State::Free)
             {
@@ -143,6 +181,17 @@ impl UringDevice {
             });
         }
         false
+    }
+}
+
+/// What an operator can do about it.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "; it takes CAP_BPF and CAP_NET_ADMIN, and a seccomp profile that lets bpf(2) through"
+        }
+        Some(libc::ENOSYS | libc::EINVAL) => "; the kernel is older than 5.9",
+        _ => "",
     }
 }
 
@@ -179,11 +228,12 @@ impl Drop for UringDevice {
     }
 }
 
-/// Room for an address, no control data; the bytes' place comes from the buffer ring.
+/// Room for an address and one control message; the bytes' place comes from the buffer ring.
 fn receive_template() -> Box<libc::msghdr> {
     // SAFETY: msghdr is plain data for which all zeroes is valid.
     let mut template: libc::msghdr = unsafe { std::mem::zeroed() };
     template.msg_namelen = ADDRESS_BYTES as u32;
+    template.msg_controllen = CONTROL_BYTES;
     Box::new(template)
 }
 

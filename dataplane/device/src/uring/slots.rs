@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::GENERATION_MASK;
 use crate::device::DeviceError;
+use crate::steering::Steered;
 
 /// What empties an entry of the ring's file table.
 pub(super) static NO_FILE: RawFd = -1;
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     pub(super) generation: u32,
     /// Why the slot is being closed, 0 = we were asked to.
     pub(super) errno: i32,
+    /// The port whose datagrams are steered to this slot.
+    pub(super) steered: Option<Steered>,
     /// Ours until the ring's table holds the file.
     pub(super) socket: Option<OwnedFd>,
 }
@@ -51,12 +54,19 @@ impl Slots {
             pending: 0,
             generation: 0,
             errno: 0,
+            steered: None,
             socket: None,
         };
         Self {
             entries: (0..count).map(|_| entry()).collect(),
             files: vec![NO_FILE; count as usize].into_boxed_slice(),
         }
+    }
+
+    /// Whether the slot can be taken.
+    pub(super) fn is_free(&self, slot: u32) -> bool {
+        let entry = self.entries.get(slot as usize);
+        entry.is_some_and(|entry| entry.state == State::Free)
     }
 
     /// Opens a free slot for a socket about to be installed.

@@ -10,6 +10,7 @@ mod judge;
 mod model;
 mod parse;
 mod pattern;
+mod policy;
 mod reader;
 mod route;
 mod target;
@@ -21,5 +22,6 @@ pub use model::{
     Transport, Writer,
 };
 pub use pattern::{Pattern, normalize_user};
-pub use route::{Auth, HeaderMatch, Next, Route};
+pub use policy::{HeaderPolicy, Preset};
+pub use route::{Auth, HeaderMatch, Next, Route, Transfer};
 pub use target::{Host, SipTarget};

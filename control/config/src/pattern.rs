@@ -43,6 +43,30 @@ impl Pattern {
         &self.source
     }
 
+    /// How many groups it has, the whole match (0) included.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.regex.captures_len()
+    }
+
+    /// A template with `$N` replaced by what group N matched in the text.
+    #[must_use]
+    pub fn expand(&self, text: &str, template: &str) -> String {
+        let found = self.regex.captures(text);
+        let mut expanded = String::new();
+        let mut rest = template;
+        while let Some(at) = rest.find('$') {
+            expanded.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let group: usize = rest[..digits].parse().unwrap_or(usize::MAX);
+            let matched = found.as_ref().and_then(|found| found.get(group));
+            expanded.push_str(matched.map_or("", |matched| matched.as_str()));
+            rest = &rest[digits..];
+        }
+        expanded + rest
+    }
+
     /// Whether it matches.
     #[must_use]
     pub fn is_match(&self, text: &str) -> bool {

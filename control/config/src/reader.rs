@@ -126,8 +126,6 @@ pub(crate) enum Default {
     Integer(i64),
     /// A boolean.
     Boolean(bool),
-    /// A list of integers.
-    Integers(&'static [i64]),
 }
 
 impl Default {
@@ -139,13 +137,6 @@ impl Default {
             (Self::Text(default), DeValue::String(text)) => text == default,
             (Self::Integer(default), value) => integer_of(value) == Some(*default),
             (Self::Boolean(default), DeValue::Boolean(given)) => given == default,
-            (Self::Integers(default), DeValue::Array(items)) => {
-                items.len() == default.len()
-                    && items
-                        .iter()
-                        .zip(*default)
-                        .all(|(item, number)| integer_of(item.get_ref()) == Some(*number))
-            }
             _ => false,
         }
     }
@@ -189,6 +180,15 @@ impl<'t> Item<'t> {
     /// A complaint about this key.
     pub(crate) fn complain(&self, report: &mut Report<'_>, message: impl Into<String>) {
         report.add(self.at, &self.key, message);
+    }
+
+    /// An entry of this list.
+    pub(crate) fn entry(&self, value: &'t Spanned<DeValue<'t>>) -> Item<'t> {
+        Item {
+            key: self.key.clone(),
+            at: value.span().start,
+            value,
+        }
     }
 
     fn wrong_type(&self, report: &mut Report<'_>, wanted: &str) {

@@ -1,8 +1,21 @@
 //! `[[route]]`: which calls it is for, and where they go.
 
+use crate::policy::{self, HeaderPolicy};
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::{Pattern, SipTarget, normalize_user};
 use toml::de::DeValue;
+
+/// Final responses after which the next target is tried, unless the route says otherwise.
+const REROUTE_ON: [u16; 5] = [408, 500, 502, 503, 504];
+/// Targets of one group, and groups of one route.
+const TARGETS_MAX: usize = 16;
+/// Headers that one route may capture.
+const CAPTURED_MAX: usize = 32;
+
+/// Whether a byte may stand in a token (RFC 3261 section 25.1).
+pub(crate) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+}
 
 /// One route. All conditions must hold; an absent one always does.
 #[derive(Debug, Clone)]
@@ -15,8 +28,22 @@ pub struct Route {
     pub caller: Option<Pattern>,
     /// Conditions on headers, each to be matched by any value of that header.
     pub headers: Vec<HeaderMatch>,
-    /// Where the call goes.
-    pub next: Next,
+    /// Where the call goes: groups tried in order, the targets of one group rung at once.
+    pub next: Vec<Vec<Next>>,
+    /// The user part towards targets that name none: a template over `user`'s groups (`+49$1`).
+    pub rewrite: Option<String>,
+    /// Final responses after which the next group is tried.
+    pub reroute_on: Vec<u16>,
+    /// Which headers cross.
+    pub header_policy: HeaderPolicy,
+    /// Names of the audio codecs that cross; empty = all.
+    pub codecs: Vec<String>,
+    /// What becomes of a REFER.
+    pub transfer: Transfer,
+    /// Headers of the INVITE that become attributes of the call.
+    pub capture_headers: Vec<String>,
+    /// The tenant its calls belong to.
+    pub tenant: Option<String>,
     /// Whether it is recorded here from the answer on.
     pub record: bool,
     /// What happens to digest challenges and credentials.
@@ -49,6 +76,18 @@ pub enum Next {
     Request,
 }
 
+/// What becomes of a REFER inside a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transfer {
+    /// We carry it out.
+    #[default]
+    Handle,
+    /// The other party gets it.
+    Pass,
+    /// 405.
+    Refuse,
+}
+
 /// Treatment of authentication between the parties.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Auth {
@@ -58,6 +97,17 @@ pub enum Auth {
 }
 
 impl Route {
+    /// The user part towards a target that names none. `user` is as received.
+    #[must_use]
+    pub fn rewritten(&self, user: &str) -> Option<String> {
+        let template = self.rewrite.as_ref()?;
+        let user = normalize_user(user);
+        Some(match &self.user {
+            Some(pattern) => pattern.expand(&user, template),
+            None => template.replace("$0", &user),
+        })
+    }
+
     /// Whether the route is for this request. `user` and `caller` are user parts as received,
     /// `values_of` gives a header's values.
     pub fn matches<'v, Values>(
@@ -91,7 +141,14 @@ pub(crate) fn read(mut section: Section<'_>, number: usize, report: &mut Report<
         user: None,
         caller: None,
         headers: Vec::new(),
-        next: Next::Request,
+        next: vec![vec![Next::Request]],
+        rewrite: None,
+        reroute_on: REROUTE_ON.to_vec(),
+        header_policy: HeaderPolicy::default(),
+        codecs: Vec::new(),
+        transfer: Transfer::Handle,
+        capture_headers: Vec::new(),
+        tenant: None,
         record: false,
         auth: Auth::Pass,
         connect_timeout_ms: 4000,
@@ -131,21 +188,15 @@ pub(crate) fn read(mut section: Section<'_>, number: usize, report: &mut Report<
         });
     }
     read_times(&mut route, &mut section, report);
+    read_signalling(&mut route, &mut section, report);
     section.unbuilt(
         report,
         &[
             ("from", Unbuilt::Absent),
-            ("rewrite", Unbuilt::Absent),
             ("recorders", Unbuilt::Empty),
             ("srs", Unbuilt::Empty),
             ("on_recording_failure", Unbuilt::Text("continue")),
             ("recording_grace_s", Unbuilt::Integer(5)),
-            ("reroute_on", Unbuilt::Integers(&[408, 500, 502, 503, 504])),
-            ("headers", Unbuilt::Text("default")),
-            ("codecs", Unbuilt::Empty),
-            ("transfer", Unbuilt::Text("handle")),
-            ("capture_headers", Unbuilt::Empty),
-            ("tenant", Unbuilt::Absent),
         ],
     );
     section.finish(report);
@@ -180,7 +231,6 @@ fn read_headers(item: &Item<'_>, report: &mut Report<'_>) -> Vec<HeaderMatch> {
             at: name.span().start,
             value,
         };
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
         if name.get_ref().is_empty() || !name.get_ref().bytes().all(is_token) {
             header.complain(report, "is no header name");
             continue;
@@ -196,35 +246,132 @@ fn read_headers(item: &Item<'_>, report: &mut Report<'_>) -> Vec<HeaderMatch> {
     headers
 }
 
-fn read_next(item: &Item<'_>, report: &mut Report<'_>) -> Option<Next> {
-    if let DeValue::Array(entries) = item.value.get_ref() {
-        let [only] = &entries[..] else {
-            let message = if entries.is_empty() {
-                "must name a target"
-            } else {
-                "a list of targets: not supported yet"
-            };
-            item.complain(report, message);
-            return None;
+/// Groups of targets: a target alone, or a list whose entries are targets or lists of them.
+fn read_next(item: &Item<'_>, report: &mut Report<'_>) -> Option<Vec<Vec<Next>>> {
+    let DeValue::Array(entries) = item.value.get_ref() else {
+        return Some(vec![vec![read_target(item, report)?]]);
+    };
+    let mut groups = Vec::new();
+    for entry in entries.iter() {
+        let entry = item.entry(entry);
+        let group: Vec<Next> = match entry.value.get_ref() {
+            DeValue::Array(targets) => targets
+                .iter()
+                .filter_map(|target| read_target(&entry.entry(target), report))
+                .collect(),
+            _ => read_target(&entry, report).into_iter().collect(),
         };
-        if only.get_ref().as_array().is_some() {
-            item.complain(report, "targets rung at once: not supported yet");
-            return None;
-        }
-        return read_next(
-            &Item {
-                key: item.key.clone(),
-                at: only.span().start,
-                value: only,
-            },
-            report,
-        );
+        check_length(&entry, &group, report);
+        groups.push(group);
     }
+    check_length(item, &groups, report);
+    Some(groups)
+}
+
+fn check_length<T>(item: &Item<'_>, targets: &[T], report: &mut Report<'_>) {
+    let empty = matches!(item.value.get_ref(), DeValue::Array(list) if list.is_empty());
+    if empty {
+        item.complain(report, "must name a target");
+    } else if targets.len() > TARGETS_MAX {
+        item.complain(report, format!("at most {TARGETS_MAX} targets"));
+    }
+}
+
+fn read_target(item: &Item<'_>, report: &mut Report<'_>) -> Option<Next> {
     item.string(report)?.map(report, |target| match target {
         "request" => Ok(Next::Request),
         "registered" | "record" => Err(format!("{target:?}: not supported yet")),
         _ => SipTarget::parse(target).map(Next::Target),
     })
+}
+
+/// What concerns the SIP side of a route's calls.
+fn read_signalling(route: &mut Route, section: &mut Section<'_>, report: &mut Report<'_>) {
+    if let Some(text) = section.take("rewrite").and_then(|item| item.string(report)) {
+        let groups = route.user.as_ref().map_or(1, Pattern::groups);
+        route.rewrite = text.map(report, |template| check_template(template, groups));
+    }
+    if let Some(item) = section.take("reroute_on")
+        && let Some(entries) = item.array(report)
+    {
+        let codes = entries.iter().filter_map(|entry| {
+            let entry = item.entry(entry);
+            let code = u16::try_from(entry.integer(report, 300, 699)?).ok()?;
+            if matches!(code, 486 | 600 | 603) {
+                entry.complain(
+                    report,
+                    format!("{code} is a person's answer and ends the call"),
+                );
+            }
+            Some(code)
+        });
+        route.reroute_on = codes.collect();
+    }
+    if let Some(item) = section.take("headers") {
+        route.header_policy = policy::read(&item, report);
+    }
+    if let Some(texts) = section.take("codecs").and_then(|item| item.strings(report)) {
+        for text in &texts {
+            if text.text.is_empty() || !text.text.bytes().all(is_token) {
+                report.add(
+                    text.at,
+                    &text.key,
+                    format!("{:?} is no codec name", text.text),
+                );
+            }
+        }
+        route.codecs = texts.iter().map(|text| text.text.to_owned()).collect();
+    }
+    if let Some(text) = section
+        .take("transfer")
+        .and_then(|item| item.string(report))
+    {
+        let transfer = text.map(report, |mode| match mode {
+            "handle" => Ok(Transfer::Handle),
+            "pass" => Ok(Transfer::Pass),
+            "refuse" => Ok(Transfer::Refuse),
+            _ => Err(format!(
+                "{mode:?} is not one of \"handle\", \"pass\", \"refuse\""
+            )),
+        });
+        route.transfer = transfer.unwrap_or_default();
+    }
+    if let Some(item) = section.take("capture_headers") {
+        route.capture_headers = policy::read_names(&item, report);
+        if route.capture_headers.len() > CAPTURED_MAX {
+            item.complain(report, format!("at most {CAPTURED_MAX} headers"));
+        }
+    }
+    if let Some(text) = section.take("tenant").and_then(|item| item.string(report)) {
+        if text.text.is_empty() {
+            report.add(text.at, &text.key, "must not be empty");
+        }
+        route.tenant = Some(text.text.to_owned());
+    }
+}
+
+/// A template's groups must be there, and what it makes must be able to stand in a URI.
+fn check_template(template: &str, groups: usize) -> Result<String, String> {
+    if template.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    let mut letters = template.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '$' {
+            let mut digits = String::new();
+            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
+                digits.push(digit);
+            }
+            match digits.parse::<usize>() {
+                Ok(group) if group < groups => {}
+                Ok(group) => return Err(format!("`user` has no group {group}")),
+                Err(_) => return Err("$ must be followed by the number of a group".to_owned()),
+            }
+        } else if !letter.is_ascii_graphic() || matches!(letter, '@' | ':' | '<' | '>' | '"') {
+            return Err(format!("{letter:?} cannot stand in a user part"));
+        }
+    }
+    Ok(template.to_owned())
 }
 
 fn read_record(item: &Item<'_>, report: &mut Report<'_>) -> bool {

@@ -1,6 +1,8 @@
 //! What a file means and what is said about a wrong one.
 
-use trunkline_config::{Backend, Config, ConfigError, Cores, Host, Idle, Next, Transport};
+use trunkline_config::{
+    Backend, Config, ConfigError, Cores, Host, Idle, Next, Transfer, Transport,
+};
 
 fn errors(text: &str) -> Vec<ConfigError> {
     match Config::parse(text, "test.toml") {
@@ -74,7 +76,10 @@ fn three_lines_are_a_working_configuration() {
         (route.connect_timeout_ms, route.ring_timeout_s),
         (4000, 120)
     );
-    let Next::Target(target) = &route.next else {
+    let [group] = &route.next[..] else {
+        panic!("one group")
+    };
+    let [Next::Target(target)] = &group[..] else {
         panic!("a target")
     };
     assert_eq!(target.host, Host::Address("127.0.0.1".parse().unwrap()));
@@ -286,15 +291,11 @@ fn defined_but_unbuilt_keys_say_so() {
         ("[[recorder]]\nname = \"main\"", 1, "recorder"),
         ("\n[[sink]]\nkind = \"webhook\"", 2, "sink"),
         ("[[route]]\nfrom = [\"carrier\"]", 2, "route.from"),
-        ("[[route]]\nrewrite = \"+49$1\"", 2, "route.rewrite"),
         ("[[route]]\nrecord = \"on_demand\"", 2, "route.record"),
-        ("[[route]]\nnext = [\"sip:a\", \"sip:b\"]", 2, "route.next"),
         ("[[route]]\nnext = \"trunk:carrier\"", 2, "route.next"),
         ("[[route]]\nnext = \"registered\"", 2, "route.next"),
         ("[[route]]\nrecorders = [\"main\"]", 2, "route.recorders"),
-        ("[[route]]\ntransfer = \"pass\"", 2, "route.transfer"),
         ("[[route]]\nauth = \"answer\"", 2, "route.auth"),
-        ("[[route]]\nreroute_on = [503]", 2, "route.reroute_on"),
         ("[recording]\nwriter = \"mmap\"", 2, "recording.writer"),
         ("[recording]\nkeep_days = 3", 2, "recording.keep_days"),
         ("[recording]\ndtmf = \"mask\"", 2, "recording.dtmf"),
@@ -486,6 +487,88 @@ fn routes_match_by_user_caller_and_header() {
     assert!(!route.matches("+4930", "alice2", queue));
     assert!(!route.matches("+4930", "alice", |_| vec!["support"]));
     assert!(!route.matches("+4930", "alice", |_| vec![]));
+}
+
+#[test]
+fn targets_come_in_order_and_at_once() {
+    let text = "[[route]]\nnext = [\"sip:a\", [\"sip:b\", \"sip:c\"], \"request\"]";
+    let config = Config::parse(text, "test.toml").unwrap();
+    let sizes: Vec<usize> = config.routes[0].next.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 2, 1]);
+    refused("[[route]]\nnext = []", 2, "route.next", "must name");
+    refused("[[route]]\nnext = [[]]", 2, "route.next", "must name");
+    refused(
+        "[[route]]\nnext = [[[\"sip:a\"]]]",
+        2,
+        "route.next",
+        "a string",
+    );
+}
+
+#[test]
+fn a_number_is_rewritten_by_the_groups_of_its_pattern() {
+    let text = "[[route]]\nuser = \"0([1-9][0-9]*)\"\nrewrite = \"+49$1\"";
+    let config = Config::parse(text, "test.toml").unwrap();
+    let route = &config.routes[0];
+    assert_eq!(route.rewritten("030-1234").as_deref(), Some("+49301234"));
+    for (rewrite, words) in [
+        ("$2", "no group 2"),
+        ("$x", "number"),
+        ("a@b", "'@'"),
+        ("", "empty"),
+    ] {
+        let text = format!("[[route]]\nuser = \"0(.*)\"\nrewrite = \"{rewrite}\"");
+        refused(&text, 3, "route.rewrite", words);
+    }
+}
+
+#[test]
+fn what_reroutes_and_which_headers_cross_is_judged() {
+    let text = r#"
+[[route]]
+reroute_on = [404, 503]
+transfer = "refuse"
+codecs = ["PCMA", "opus"]
+capture_headers = ["X-Account"]
+tenant = "acme"
+headers = { preset = "strict", pass = ["X-Account"], drop = ["Subject"], set = { "X-Via" = "us" } }
+"#;
+    let config = Config::parse(text, "test.toml").unwrap();
+    let route = &config.routes[0];
+    assert_eq!(route.reroute_on, [404, 503]);
+    assert_eq!(route.transfer, Transfer::Refuse);
+    assert_eq!(route.tenant.as_deref(), Some("acme"));
+    let policy = &route.header_policy;
+    assert!(policy.crosses("x-account") && policy.crosses("P-Asserted-Identity"));
+    assert!(!policy.crosses("X-Other") && !policy.crosses("subject") && !policy.crosses("Via"));
+    assert_eq!(policy.set, [("X-Via".to_owned(), "us".to_owned())]);
+    let named = Config::parse("[[route]]\nheaders = \"none\"", "test.toml").unwrap();
+    assert!(!named.routes[0].header_policy.crosses("Subject"));
+    for (line, key, words) in [
+        ("reroute_on = [486]", "route.reroute_on", "person"),
+        ("reroute_on = [200]", "route.reroute_on", "between"),
+        ("headers = \"foo\"", "route.headers", "not one of"),
+        (
+            "headers = { pass = [\"Via\"] }",
+            "route.headers.pass",
+            "ours",
+        ),
+        (
+            "headers = { set = { \"X\" = \"a\\nb\" } }",
+            "route.headers.set.X",
+            "line",
+        ),
+        ("headers = { x = 1 }", "route.headers.x", "unknown key"),
+        ("transfer = \"maybe\"", "route.transfer", "not one of"),
+        ("codecs = [\"a b\"]", "route.codecs", "no codec name"),
+        (
+            "capture_headers = [\"a b\"]",
+            "route.capture_headers",
+            "no header name",
+        ),
+    ] {
+        refused(&format!("[[route]]\n{line}"), 2, key, words);
+    }
 }
 
 #[test]

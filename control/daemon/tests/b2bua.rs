@@ -2,6 +2,8 @@
 //! does, and a network that may lose, repeat and reorder datagrams by a seed.
 
 mod common;
+#[path = "b2bua/targets.rs"]
+mod targets;
 
 use common::{Fault, World, sdp};
 use trunkline_control::api::handle::RecordingAction;

@@ -20,6 +20,8 @@ pub enum Refusal {
     NoPayloads,
     /// A multicast or broadcast address.
     Multicast,
+    /// None of the codecs that may cross.
+    Codec,
 }
 
 impl fmt::Display for Refusal {
@@ -30,6 +32,7 @@ impl fmt::Display for Refusal {
             Self::Transport => "the transport is not supported",
             Self::NoPayloads => "no RTP payload type",
             Self::Multicast => "multicast is not supported",
+            Self::Codec => "none of the codecs that may cross",
         })
     }
 }

@@ -62,10 +62,8 @@ pub(crate) fn summary(config: &Config) -> String {
     );
     let _ = writeln!(text, "  data       {}", config.data_dir.display());
     for route in &config.routes {
-        let next = match &route.next {
-            Next::Target(target) => target.uri.as_str(),
-            Next::Request => "the Request-URI's own host",
-        };
+        let next: Vec<String> = route.next.iter().map(|group| together(group)).collect();
+        let next = next.join(", then ");
         let recorded = if route.record { ", recorded" } else { "" };
         let _ = writeln!(text, "  {:<10} to {next}{recorded}", route.name);
     }
@@ -76,4 +74,16 @@ pub(crate) fn summary(config: &Config) -> String {
         let _ = writeln!(text, "  sip.allow is empty: nobody may call");
     }
     text
+}
+
+/// The targets that ring at once.
+fn together(group: &[Next]) -> String {
+    let names: Vec<&str> = group
+        .iter()
+        .map(|next| match next {
+            Next::Target(target) => target.uri.as_str(),
+            Next::Request => "the Request-URI's own host",
+        })
+        .collect();
+    names.join(" with ")
 }

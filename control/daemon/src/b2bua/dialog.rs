@@ -1,12 +1,13 @@
 //! Requests inside a dialog: re-INVITE, UPDATE and others are passed to the other side; BYE ends the
 //! call.
 
+use trunkline_config::Transfer;
 use trunkline_link::message::{FailReason, Side};
 use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
 
-use super::headers::{self, ALLOW};
+use super::headers;
 use super::{B2bua, ClientUse};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
@@ -47,13 +48,22 @@ impl B2bua {
             response.headers.set("Unsupported", required.join(", "));
             return self.respond(tx, response, now);
         }
+        let passes_transfer = call.route.transfer == Transfer::Pass;
         match request.method {
             Method::Bye => self.on_bye(call, side, tx, &request, now),
             _ if ending => self.reply(call, side, tx, &request, 481, now),
             Method::Invite | Method::Update if call.phase != Phase::Answered => {
                 self.reply(call, side, tx, &request, 491, now);
             }
-            Method::Invite | Method::Update | Method::Info | Method::Message
+            Method::Refer | Method::Notify if !passes_transfer => {
+                self.reply(call, side, tx, &request, 405, now);
+            }
+            Method::Invite
+            | Method::Update
+            | Method::Info
+            | Method::Message
+            | Method::Refer
+            | Method::Notify
                 if side == Side::Callee
                     && !call.leg(Side::Caller).acknowledged
                     && call.waiting.len() < PASSAGES_MAX =>
@@ -63,12 +73,12 @@ impl B2bua {
                 call.waiting.push((tx, request));
             }
             Method::Invite | Method::Update => self.on_reoffer(call, side, tx, request, now),
-            Method::Info | Method::Message => {
+            Method::Info | Method::Message | Method::Refer | Method::Notify => {
                 self.pass(call, side, tx, request, false, now);
             }
             Method::Options => {
                 let mut response = self.dialog_response(call, side, &request, 200);
-                response.headers.set("Allow", ALLOW);
+                response.headers.set("Allow", headers::allow(&call.route));
                 response.headers.set("Accept", "application/sdp");
                 self.respond(tx, response, now);
             }
@@ -107,7 +117,7 @@ impl B2bua {
         };
         response.headers.set("Server", headers::SERVER);
         if matches!(status, 405 | 501) {
-            response.headers.set("Allow", ALLOW);
+            response.headers.set("Allow", headers::allow(&call.route));
         }
         response.set_content_length();
         response
@@ -177,7 +187,7 @@ impl B2bua {
         if !headers::is_sdp(&request.headers) {
             return self.reply(call, side, tx, &request, 415, now);
         }
-        let offer = match Heard::parse(&request.body) {
+        let offer = match Heard::parse_for(&request.body, &call.route.codecs) {
             Ok(offer) => offer,
             Err(error) => return self.reply(call, side, tx, &request, error.status(), now),
         };
@@ -200,7 +210,7 @@ impl B2bua {
         now: &Moment,
     ) {
         let mut response = self.dialog_response(call, side, request, 200);
-        response.headers.set("Allow", ALLOW);
+        response.headers.set("Allow", headers::allow(&call.route));
         if let Some(sdp) = call.negotiation.sent(side) {
             response.set_body("application/sdp", sdp);
         }
@@ -303,13 +313,14 @@ impl B2bua {
             return Err(483);
         }
         let to = passage.from.other();
+        let route = std::sync::Arc::clone(&call.route);
         let leg = call.leg_mut(to);
         let dialog = leg.dialog.as_mut().ok_or(481_u16)?;
         let mut request = dialog
             .request(passage.request.method.clone())
             .map_err(|_| 491_u16)?;
         request.headers.set("Max-Forwards", (hops - 1).to_string());
-        headers::cross_request(&passage.request, &mut request);
+        headers::cross_request(&passage.request, &mut request, &route);
         match sdp {
             Some(sdp) => request.set_body("application/sdp", sdp),
             None if passage.negotiates => request.set_content_length(),
@@ -401,7 +412,7 @@ impl B2bua {
         }
         let mut ours = self.dialog_response(call, passage.from, &passage.request, response.status);
         ours.reason.clone_from(&response.reason);
-        headers::cross_response(&response, &mut ours);
+        headers::cross_response(&response, &mut ours, &call.route);
         if let (Some(kind), false) = (
             response.headers.get("Content-Type"),
             response.body.is_empty(),
@@ -443,7 +454,7 @@ impl B2bua {
             return self.on_late_reoffer(call, response, now);
         }
         let address = self.media_address(call, from);
-        let answer = Heard::parse(&response.body)
+        let answer = Heard::parse_for(&response.body, &call.route.codecs)
             .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
         match answer {
             Ok(sdp) => {
@@ -475,8 +486,8 @@ impl B2bua {
             return;
         };
         let far = passage.from.other();
-        let offered =
-            Heard::parse(&response.body).and_then(|offer| call.negotiation.offer(far, offer));
+        let offered = Heard::parse_for(&response.body, &call.route.codecs)
+            .and_then(|offer| call.negotiation.offer(far, offer));
         if offered.is_err() {
             self.acknowledge_reinvite(call, None, now);
             return self.reoffer_refused(call, 500, None, now);
@@ -522,8 +533,8 @@ impl B2bua {
             sdp
         };
         let mut ours = self.dialog_response(call, from, &request, response.status);
-        headers::cross_response(response, &mut ours);
-        ours.headers.set("Allow", ALLOW);
+        headers::cross_response(response, &mut ours, &call.route);
+        ours.headers.set("Allow", headers::allow(&call.route));
         if let Some(sdp) = sdp {
             ours.set_body("application/sdp", sdp);
         }
@@ -550,7 +561,7 @@ impl B2bua {
             return;
         }
         let address = self.media_address(call, side.other());
-        let answer = Heard::parse(&ack.body)
+        let answer = Heard::parse_for(&ack.body, &call.route.codecs)
             .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
         match answer {
             Ok(sdp) => {
@@ -655,7 +666,7 @@ impl B2bua {
         let status = if status == 503 { 500 } else { status };
         let mut ours = self.dialog_response(call, passage.from, &passage.request, status);
         if let Some(response) = response {
-            headers::cross_response(response, &mut ours);
+            headers::cross_response(response, &mut ours, &call.route);
         }
         self.respond(passage.server, ours, now);
         self.save(call);

@@ -90,7 +90,7 @@ impl B2bua {
             Phase::Inviting => self.cancel_callee(call, reason, now),
             // The 2xx is in: `answer` acknowledges and ends it.
             Phase::Answering => {}
-            _ => call.leg_mut(Side::Callee).over = true,
+            _ => self.note_branches_over(call),
         }
     }
 
@@ -118,19 +118,8 @@ impl B2bua {
     }
 
     fn cancel_callee(&mut self, call: &mut Call, reason: Option<String>, now: &Moment) {
-        let Some(invitation) = &mut call.invitation else {
-            return;
-        };
-        invitation.cancelled = true;
-        let headers: Vec<(&str, &str)> = reason
-            .iter()
-            .map(|reason| ("Reason", reason.as_str()))
-            .collect();
-        let client = invitation.client;
-        let sent = client.map(|client| self.endpoint.cancel(now.instant, client, &headers));
-        if !matches!(sent, Some(Ok(_))) {
-            call.leg_mut(Side::Callee).over = true;
-        }
+        self.cancel_branches(call, reason.as_deref(), |_| true, now);
+        self.note_branches_over(call);
     }
 
     /// A call without an answer is over for the caller.
@@ -282,11 +271,11 @@ impl B2bua {
         self.expire_batches(call, now);
         if due(call.connect_deadline) {
             call.connect_deadline = None;
-            self.fail_call(call, 408, "no answer from the target", now);
+            self.give_up_silent(call, now);
         }
         if due(call.ring_deadline) {
             call.ring_deadline = None;
-            self.fail_call(call, 480, "nobody answered", now);
+            self.give_up_ringing(call, now);
         }
         if due(call.duration_deadline) {
             call.duration_deadline = None;

@@ -1,5 +1,6 @@
 //! Which headers cross from one leg to the other, and the ones that are ours.
 
+use trunkline_config::{HeaderPolicy, Route, Transfer};
 use trunkline_sip::message::{Headers, Method, Request, Response, canonical_name};
 
 /// Methods that we take inside a dialog.
@@ -8,70 +9,84 @@ pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAG
 /// The names under which we show ourselves.
 pub const SERVER: &str = concat!("Trunkline/", env!("CARGO_PKG_VERSION"));
 
-/// Headers that belong to one leg, one hop or one body, or that promise what only the other side
-/// could keep. Everything else crosses.
-const NEVER: &[&str] = &[
-    "Via",
-    "From",
-    "To",
-    "Call-ID",
-    "CSeq",
-    "Contact",
-    "Content-Length",
-    "Content-Type",
-    "Content-Disposition",
-    "Content-Encoding",
-    "Max-Forwards",
-    "Route",
-    "Record-Route",
-    "Path",
-    "Service-Route",
-    "Supported",
-    "Require",
-    "Proxy-Require",
-    "Unsupported",
-    "Allow",
-    "Allow-Events",
-    "Session-Expires",
-    "Min-SE",
-    "RSeq",
-    "RAck",
-    "Replaces",
-    "Refer-To",
-    "Refer-Sub",
-    "User-Agent",
-    "Server",
-    "Timestamp",
-    "Retry-After",
-    "Warning",
-    "Security-Client",
-    "Security-Server",
-    "Security-Verify",
-];
+/// Reason of the CANCEL to targets that were slower than another (RFC 3326).
+pub const ANSWERED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 
-/// Copies what crosses.
-fn copy(from: &Headers, to: &mut Headers) {
+/// Methods that we take inside a dialog of a route.
+pub fn allow(route: &Route) -> &'static str {
+    match route.transfer {
+        Transfer::Pass => "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY",
+        Transfer::Handle | Transfer::Refuse => ALLOW,
+    }
+}
+
+/// Copies what crosses under a policy.
+fn copy(from: &Headers, to: &mut Headers, policy: &HeaderPolicy) {
     for field in from {
         let name = field.name();
-        if !NEVER.iter().any(|never| field.is(never)) {
-            to.append(canonical_name(name).unwrap_or(name), field.value());
+        let name = canonical_name(name).unwrap_or(name);
+        if policy.crosses(name) {
+            to.append(name, field.value());
         }
     }
 }
 
 /// Copies what crosses from a request to ours.
-pub fn cross_request(from: &Request, to: &mut Request) {
-    copy(&from.headers, &mut to.headers);
-    to.headers.set("User-Agent", SERVER);
-    if matches!(to.method, Method::Invite | Method::Update) {
-        to.headers.set("Allow", ALLOW);
+pub fn cross_request(from: &Request, to: &mut Request, route: &Route) {
+    copy(&from.headers, &mut to.headers, &route.header_policy);
+    if !to.headers.contains("User-Agent") {
+        to.headers.set("User-Agent", SERVER);
+    }
+    match to.method {
+        Method::Invite | Method::Update => to.headers.set("Allow", allow(route)),
+        // Passed on as they are: the other party is to act on them.
+        Method::Refer => {
+            for name in ["Refer-To", "Refer-Sub"] {
+                to.headers.copy(&from.headers, name);
+            }
+        }
+        _ => {}
     }
 }
 
 /// Copies what crosses from a response to ours.
-pub fn cross_response(from: &Response, to: &mut Response) {
-    copy(&from.headers, &mut to.headers);
-    to.headers.set("Server", SERVER);
+pub fn cross_response(from: &Response, to: &mut Response, route: &Route) {
+    copy(&from.headers, &mut to.headers, &route.header_policy);
+    if !to.headers.contains("Server") {
+        to.headers.set("Server", SERVER);
+    }
+}
+
+/// What the route adds to an INVITE.
+pub fn set_headers(to: &mut Request, policy: &HeaderPolicy) {
+    for (name, value) in &policy.set {
+        to.headers.set(name, value);
+    }
+}
+
+/// Whether a caller asks that its identity stays inside the trust domain (RFC 3323, RFC 3325).
+pub fn wants_privacy(headers: &Headers) -> bool {
+    let asked = |value: &str| {
+        value
+            .split([';', ','])
+            .any(|one| matches!(one.trim(), "id" | "user" | "header"))
+    };
+    headers.get_all("Privacy").any(|value| asked(&value))
+}
+
+/// Takes a caller's identity out of a request that leaves the trust domain.
+pub fn make_anonymous(request: &mut Request, tag: &str) {
+    for name in [
+        "P-Asserted-Identity",
+        "P-Preferred-Identity",
+        "Remote-Party-ID",
+        "Diversion",
+        "History-Info",
+    ] {
+        request.headers.remove(name);
+    }
+    let from = format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={tag}");
+    request.headers.set("From", from);
 }
 
 /// Copies a body that is not SDP, with its type.

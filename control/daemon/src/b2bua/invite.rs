@@ -1,35 +1,32 @@
 //! Requests outside a dialog, and the INVITE that makes a call.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_config::{Host, Next, Route};
+use trunkline_config::Route;
 use trunkline_link::message::{Command, FailReason, Side};
 use trunkline_sinks::object::{self, CallState, Role};
 use trunkline_sip::dialog::{Dialog, DialogId};
-use trunkline_sip::message::{Method, NameAddr, Request, Scheme, Uri, bracketed};
-use trunkline_sip::transaction::{Path, ServerTx, Target, Transport};
+use trunkline_sip::message::{Method, Request, Scheme, Uri};
+use trunkline_sip::transaction::{Path, ServerTx};
 
 use super::headers::{self, ALLOW};
-use super::{B2bua, ClientUse, Lookup, RETRY_AFTER_S};
+use super::targets::{self, Groups};
+use super::{B2bua, RETRY_AFTER_S};
 use crate::api::events::EventKind;
 use crate::call::media::Media;
 use crate::call::negotiation::{Heard, Negotiation};
-use crate::call::{Call, Invitation, Leg, Phase, Step};
+use crate::call::{Call, Invitation, Leg, Phase};
 use crate::clock::Moment;
 use crate::metrics::CallResult;
 
-/// Where the far side of a call is.
-struct Destination {
-    uri: Uri,
-    transport: Transport,
-    host: Host,
-    port: u16,
-}
+/// A captured header is cut to so much.
+const ATTRIBUTE_CHARS_MAX: usize = 256;
 
 /// A refusal: a status, and headers that explain it.
-type Refused = (u16, Vec<(&'static str, String)>);
+pub(super) type Refused = (u16, Vec<(&'static str, String)>);
 
 impl B2bua {
     pub(super) fn on_request(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
@@ -70,8 +67,8 @@ impl B2bua {
 
     fn on_invite(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
         match self.admit(&request, path, now) {
-            Ok((route, destination, offer)) => {
-                self.start_call(tx, request, path, route, destination, offer, now);
+            Ok((route, groups, offer)) => {
+                self.start_call(tx, request, path, route, groups, offer, now);
             }
             Err((status, headers)) => {
                 self.metrics.call_ended(match status {
@@ -94,7 +91,7 @@ impl B2bua {
         request: &Request,
         path: Path,
         now: &Moment,
-    ) -> Result<(Arc<Route>, Destination, Option<Heard>), Refused> {
+    ) -> Result<(Arc<Route>, Groups, Option<Heard>), Refused> {
         if !matches!(
             request.uri.scheme(),
             Scheme::Sip | Scheme::Tel | Scheme::Urn
@@ -120,11 +117,11 @@ impl B2bua {
             return Err((415, vec![("Accept", "application/sdp".to_owned())]));
         }
         let route = self.route(request).ok_or((404, Vec::new()))?;
-        let destination = self.destination(&route, request, path)?;
+        let groups = targets::groups(&route, request, path)?;
         let offer = if request.body.is_empty() {
             None
         } else {
-            let heard = Heard::parse(&request.body).and_then(|heard| {
+            let heard = Heard::parse_for(&request.body, &route.codecs).and_then(|heard| {
                 Negotiation::new([0, 0])
                     .offer(Side::Caller, heard.clone())
                     .map(|()| heard)
@@ -137,7 +134,7 @@ impl B2bua {
             })?)
         };
         self.check_limits(request, now)?;
-        Ok((route, destination, offer))
+        Ok((route, groups, offer))
     }
 
     fn check_limits(&mut self, request: &Request, now: &Moment) -> Result<(), Refused> {
@@ -207,113 +204,28 @@ impl B2bua {
             .map(|route| Arc::new(route.clone()))
     }
 
-    fn destination(
-        &self,
-        route: &Route,
-        request: &Request,
-        path: Path,
-    ) -> Result<Destination, Refused> {
-        match &route.next {
-            Next::Target(target) => {
-                let host = match &target.host {
-                    Host::Address(address) => bracketed(&address.to_string()).into_owned(),
-                    Host::Name(name) => name.clone(),
-                };
-                let user = match &target.user {
-                    Some(user) => Some(user.clone()),
-                    None => request.uri.user().map(str::to_owned),
-                };
-                let user = user.map(|user| format!("{user}@")).unwrap_or_default();
-                let port = target
-                    .port
-                    .map(|port| format!(":{port}"))
-                    .unwrap_or_default();
-                let parameters = match target.parameters.as_str() {
-                    "" => String::new(),
-                    some => format!(";{some}"),
-                };
-                let uri: Uri = format!("sip:{user}{host}{port}{parameters}")
-                    .parse()
-                    .map_err(|_| (500, Vec::new()))?;
-                let transport = match target.transport {
-                    trunkline_config::Transport::Udp => Transport::Udp,
-                    trunkline_config::Transport::Tcp => Transport::Tcp,
-                };
-                let port = target.port.unwrap_or(5060);
-                Ok(Destination {
-                    uri,
-                    transport,
-                    host: target.host.clone(),
-                    port,
-                })
-            }
-            Next::Request => self.request_destination(request, path),
-        }
-    }
-
-    /// The Request-URI's own host; never ourselves.
-    fn request_destination(&self, request: &Request, path: Path) -> Result<Destination, Refused> {
-        let uri = &request.uri;
-        if !uri.is_sip() || uri.host().is_empty() {
-            return Err((404, Vec::new()));
-        }
-        let port = uri.port().unwrap_or(5060);
-        let host = match uri.host_ip() {
-            Some(address) => Host::Address(address),
-            None => Host::Name(uri.host().to_owned()),
-        };
-        if matches!(host, Host::Address(address) if SocketAddr::new(address, port) == path.local) {
-            return Err((482, Vec::new()));
-        }
-        let transport = match uri.param("transport") {
-            Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
-            Some(name) if !name.eq_ignore_ascii_case("udp") => return Err((404, Vec::new())),
-            _ => Transport::Udp,
-        };
-        Ok(Destination {
-            uri: uri.without_headers(),
-            transport,
-            host,
-            port,
-        })
-    }
-
     fn start_call(
         &mut self,
         tx: ServerTx,
         request: Request,
         path: Path,
         route: Arc<Route>,
-        destination: Destination,
+        groups: Groups,
         offer: Option<Heard>,
         now: &Moment,
     ) {
         let key = rand::random::<u64>().max(1);
         let trying = trunkline_sip::message::Response::to(&request, 100);
         self.respond(tx, trying, now);
-        let Some(call) = self.new_call(key, tx, request, path, route, destination.uri, offer, now)
+        let Some(mut call) = self.new_call(key, tx, request, path, route, groups, offer, now)
         else {
             return;
         };
-        let mut call = call;
         self.own_server(&mut call, tx);
         self.ids.insert(call.object.id.clone(), key);
         self.active += 1;
         self.publish_call(EventKind::CallStarted, &call, now);
-        call.leg_mut(Side::Callee).transport = destination.transport;
-        match destination.host {
-            Host::Address(address) => {
-                let remote = SocketAddr::new(address, destination.port);
-                self.prepare(&mut call, remote, now);
-            }
-            Host::Name(host) => {
-                self.lookups.push(Lookup {
-                    call: key,
-                    host,
-                    port: destination.port,
-                });
-            }
-        }
+        self.next_group(&mut call, now);
         self.settle(call, now);
     }
 
@@ -324,7 +236,7 @@ impl B2bua {
         request: Request,
         path: Path,
         route: Arc<Route>,
-        uri: Uri,
+        groups: Groups,
         offer: Option<Heard>,
         now: &Moment,
     ) -> Option<Call> {
@@ -347,7 +259,7 @@ impl B2bua {
             self.respond_plain(tx, &request, 400, now);
             return None;
         };
-        let object = self.call_object(&request, &uri, path, now);
+        let object = self.call_object(&request, &route, path, now);
         let caller = Leg {
             dialog: Some(dialog),
             transport: path.transport,
@@ -364,7 +276,6 @@ impl B2bua {
             dialog: None,
             flow: None,
             acknowledged: true,
-            contact: uri,
             ..caller.clone()
         };
         self.dialogs.extend(
@@ -385,15 +296,16 @@ impl B2bua {
             invitation: Some(Invitation {
                 server: tx,
                 request,
+                groups,
+                group: Vec::new(),
+                reroutes: true,
+                failure: None,
                 client: None,
-                sent: None,
-                proceeding: false,
-                cancelled: false,
                 late_offer: offer.is_none(),
                 accepted: None,
-                early: false,
+                early: None,
             }),
-            sent: None,
+            branches: Vec::new(),
             waiting: Vec::new(),
             exchange: None,
             passages: Vec::new(),
@@ -420,7 +332,7 @@ impl B2bua {
     fn call_object(
         &mut self,
         request: &Request,
-        uri: &Uri,
+        route: &Route,
         path: Path,
         now: &Moment,
     ) -> object::Call {
@@ -438,7 +350,7 @@ impl B2bua {
         });
         object::Call {
             id: object::new_id(),
-            tenant: None,
+            tenant: route.tenant.clone(),
             state: CallState::Setup,
             caller: from
                 .as_ref()
@@ -471,7 +383,7 @@ impl B2bua {
                 object::Leg {
                     id: object::new_id(),
                     role: Role::Callee,
-                    sip_call_id: self.endpoint.new_call_id(uri.host()),
+                    sip_call_id: String::new(),
                     trunk: None,
                     peer: String::new(),
                     codec: None,
@@ -479,60 +391,11 @@ impl B2bua {
                 },
             ],
             recordings: Vec::new(),
-            attributes: std::collections::BTreeMap::new(),
+            attributes: captured(request, route),
         }
     }
 
-    /// A host name was looked up; no address = nobody there.
-    pub fn looked_up(&mut self, call: u64, addresses: &[SocketAddr], now: &Moment) {
-        self.with_call(call, now, |b2bua, call| {
-            if call.phase != Phase::Preparing {
-                return;
-            }
-            match addresses.first() {
-                Some(address) => b2bua.prepare(call, *address, now),
-                None => b2bua.fail_call(call, 500, "the target's name does not resolve", now),
-            }
-        });
-    }
-
-    /// The far side's address is known: asks the dataplane for ports.
-    fn prepare(&mut self, call: &mut Call, remote: SocketAddr, now: &Moment) {
-        let transport = call.leg(Side::Callee).transport;
-        let Some((flow, local)) = (self.local_to)(transport, remote) else {
-            return self.fail_call(call, 500, "nothing listens for the target's transport", now);
-        };
-        let peer = format!("{}:{remote}", transport.param_name());
-        call.object.legs[1].peer = peer;
-        let leg = call.leg_mut(Side::Callee);
-        (leg.flow, leg.local, leg.remote) = (flow, local, remote);
-        let caller_media = call.offer.as_ref().and_then(Heard::address);
-        let caller = caller_media.unwrap_or(call.leg(Side::Caller).remote.ip());
-        let interface = match self.interfaces(caller, remote.ip()) {
-            [Some(caller), Some(callee)] => [caller, callee],
-            // The offer names an address family that we have no media for.
-            [None, _] if caller_media.is_some() => {
-                return self.fail_call(call, 488, "no media interface of the offer's family", now);
-            }
-            _ => {
-                return self.fail_call(call, 500, "no media interface of the party's family", now);
-            }
-        };
-        call.media.interface = interface;
-        let Some(offer) = call.offer.take() else {
-            // Late offer: ports are asked for when the far side has made its offer.
-            return self.send_invite(call, None, now);
-        };
-        if let Err(error) = call.negotiation.offer(Side::Caller, offer) {
-            return self.fail_call(call, error.status(), &error.to_string(), now);
-        }
-        call.media.open = call.negotiation.wanted_media(&[]);
-        let command = call.media.open_command();
-        let then = Box::new(Step::Invite);
-        self.batch(call, vec![command], Step::Describe { then }, now);
-    }
-
-    fn interfaces(&self, caller: IpAddr, callee: IpAddr) -> [Option<u8>; 2] {
+    pub(super) fn interfaces(&self, caller: IpAddr, callee: IpAddr) -> [Option<u8>; 2] {
         [caller, callee].map(|peer| {
             let index = self.config.interface_for(None, peer)?;
             u8::try_from(index).ok()
@@ -579,78 +442,16 @@ impl B2bua {
             tracing::warn!(call = %call.object.id, ?reason, "the dataplane refused a session");
             return self.fail_call(call, status, "no media ports", now);
         }
-        let address = self.media_address(call, Side::Callee);
-        let sdp = call.negotiation.write_offer(&call.media, address);
-        self.send_invite(call, sdp, now);
+        self.ring(call, now);
     }
+}
 
-    fn send_invite(&mut self, call: &mut Call, sdp: Option<String>, now: &Moment) {
-        let Some(request) = self.build_invite(call, sdp) else {
-            return self.fail_call(call, 500, "the INVITE cannot be built", now);
-        };
-        let leg = call.leg(Side::Callee);
-        let target = Target::new(leg.transport, leg.flow, leg.local, leg.remote);
-        match self
-            .endpoint
-            .send_request(now.instant, request.clone(), &target)
-        {
-            Ok(client) => {
-                self.own_client(call, client, ClientUse::Invitation);
-                if let Some(invitation) = &mut call.invitation {
-                    invitation.client = Some(client);
-                    invitation.sent = Some(request);
-                }
-                call.phase = Phase::Inviting;
-                let connect = Duration::from_millis(u64::from(call.route.connect_timeout_ms));
-                call.connect_deadline = Some(now.instant + connect);
-                let ring = Duration::from_secs(u64::from(call.route.ring_timeout_s));
-                call.ring_deadline = Some(now.instant + ring);
-            }
-            Err(error) => self.fail_call(call, 500, &error.to_string(), now),
-        }
-    }
-
-    fn build_invite(&mut self, call: &mut Call, sdp: Option<String>) -> Option<Request> {
-        let invitation = call.invitation.as_ref()?;
-        let received = &invitation.request;
-        let from = received.headers.from_address().ok()?;
-        let to = received.headers.to_address().ok()?;
-        let leg = &call.legs[Side::Callee as usize];
-        // On the callee's leg the contact holds the target until the INVITE is built.
-        let uri = leg.contact.clone();
-        let ours = leg.local.ip().to_string();
-        let caller_user = from.uri.user_decoded().map(std::borrow::Cow::into_owned);
-        let our_uri = Uri::sip(
-            caller_user.as_deref(),
-            &bracketed(&ours),
-            Some(leg.local.port()),
-        );
-        let mut our_from = NameAddr::new(our_uri.ok()?);
-        our_from.display = from.display.clone();
-        let our_from = our_from.with_tag(Some(&self.endpoint.new_tag()));
-        let mut our_to = NameAddr::new(uri.without_headers());
-        our_to.display = to.display.clone();
-        let contact = Self::contact(caller_user.as_deref(), leg.transport, leg.local)?;
-        let hops = received
-            .headers
-            .max_forwards()
-            .ok()
-            .flatten()
-            .unwrap_or(70)
-            .min(255);
-        let mut request = Request::new(Method::Invite, uri)
-            .with("Max-Forwards", hops.saturating_sub(1).to_string())
-            .with("From", our_from.to_string())
-            .with("To", our_to.to_string())
-            .with("Call-ID", &call.object.legs[1].sip_call_id)
-            .with("CSeq", "1 INVITE")
-            .with("Contact", NameAddr::new(contact.clone()).to_string());
-        headers::cross_request(received, &mut request);
-        match sdp {
-            Some(sdp) => request.set_body("application/sdp", sdp),
-            None => request.set_content_length(),
-        }
-        call.legs[Side::Callee as usize].contact = contact;
-        Some(request)
-    }
+/// The headers that the route wants as attributes, first value each.
+fn captured(request: &Request, route: &Route) -> BTreeMap<String, String> {
+    let value = |name: &String| {
+        let value = request.headers.get(name)?;
+        let value: String = value.chars().take(ATTRIBUTE_CHARS_MAX).collect();
+        Some((name.clone(), value))
+    };
+    route.capture_headers.iter().filter_map(value).collect()
 }

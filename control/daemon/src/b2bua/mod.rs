@@ -19,6 +19,7 @@ mod link_events;
 mod persist;
 mod record;
 mod response;
+mod targets;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;

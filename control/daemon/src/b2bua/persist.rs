@@ -138,7 +138,7 @@ impl B2bua {
             negotiation,
             offerer,
             invitation: None,
-            sent: None,
+            branches: Vec::new(),
             waiting: Vec::new(),
             exchange: None,
             passages: Vec::new(),

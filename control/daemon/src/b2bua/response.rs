@@ -7,11 +7,11 @@ use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
 use trunkline_sn3::facts::CallChange;
 
-use super::headers::{self, ALLOW};
+use super::headers;
 use super::{B2bua, ClientUse};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
-use crate::call::{Call, Phase, Step};
+use crate::call::{Call, Failure, Phase, Step};
 use crate::clock::Moment;
 
 impl B2bua {
@@ -44,53 +44,72 @@ impl B2bua {
         path: Path,
         now: &Moment,
     ) {
-        call.leg_mut(Side::Callee).flow = Some(path.flow);
-        if let Some(invitation) = &mut call.invitation {
-            invitation.proceeding = true;
-        }
-        call.connect_deadline = None;
+        let found = call.branches.iter().position(|one| one.client == tx);
+        let Some(index) = found else {
+            return;
+        };
+        let branch = &mut call.branches[index];
+        branch.leg.flow = Some(path.flow);
+        branch.proceeding = true;
         match response.status {
             100 => {}
-            101..200 => self.on_provisional(call, response, now),
-            200..300 => self.on_accepted(call, tx, response, now),
-            _ => self.on_rejected(call, tx, &response, now),
+            101..200 => self.on_provisional(call, index, response, now),
+            200..300 => self.on_accepted(call, index, response, now),
+            _ => self.on_rejected(call, index, response, now),
         }
     }
 
-    fn on_provisional(&mut self, call: &mut Call, response: Response, now: &Moment) {
+    fn on_provisional(&mut self, call: &mut Call, index: usize, response: Response, now: &Moment) {
         // A 18x after the 2xx, or after we gave up, says nothing to the caller any more.
-        if call.phase != Phase::Inviting {
+        if call.phase != Phase::Inviting || !call.branches[index].rings() {
             return;
         }
         let rings = response.status == 180 && call.object.state == CallState::Setup;
         let has_sdp = headers::has_sdp(&response.headers, &response.body);
-        let late = call
-            .invitation
-            .as_ref()
-            .is_some_and(|invitation| invitation.late_offer);
+        let client = call.branches[index].client;
+        // The caller hears one target at a time: the first that sends early media.
+        let may_play = call.invitation.as_ref().is_some_and(|invitation| {
+            let rung = |early| {
+                let branch = call.branches.iter().find(|one| one.client == early);
+                branch.is_some_and(crate::call::Branch::rings)
+            };
+            let taken = invitation
+                .early
+                .is_some_and(|early| early != client && rung(early));
+            !invitation.late_offer && !taken
+        });
         if rings {
             call.object.state = CallState::Ringing;
             call.object.legs[1].state = CallState::Ringing;
             self.publish_call(EventKind::CallRinging, call, now);
         }
         // An offer in an unreliable provisional is none (RFC 3261 section 13.2.1).
-        if has_sdp
-            && !late
-            && self
+        if has_sdp && may_play {
+            self.adopt(call, index);
+            if self
                 .take_answer(call, &response, false)
                 .is_ok_and(|found| found)
-        {
-            if call.route.record && self.config.recording.early_media && call.recordings.is_empty()
             {
-                self.start_recording(call, None, now);
-            }
-            let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
-            let commands = self.leg_commands(call);
-            if let Some(sdp) = sdp {
-                return self.batch(call, commands, Step::Early { response, sdp }, now);
+                return self.arm_early(call, client, response, now);
             }
         }
         self.pass_provisional(call, &response, None, now);
+    }
+
+    /// Early media: the relay knows the target before the caller hears of it.
+    fn arm_early(&mut self, call: &mut Call, client: ClientTx, response: Response, now: &Moment) {
+        if let Some(invitation) = &mut call.invitation {
+            invitation.early = Some(client);
+        }
+        if call.route.record && self.config.recording.early_media && call.recordings.is_empty() {
+            self.start_recording(call, None, now);
+        }
+        let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
+        let commands = self.leg_commands(call);
+        match sdp {
+            Some(sdp) => self.batch(call, commands, Step::Early { response, sdp }, now),
+            None => self.pass_provisional(call, &response, None, now),
+        }
     }
 
     /// Takes in the SDP answer of a response to the INVITE; false when it has none.
@@ -103,7 +122,7 @@ impl B2bua {
         if !headers::has_sdp(&response.headers, &response.body) {
             return Ok(false);
         }
-        let answer = Heard::parse(&response.body)?;
+        let answer = Heard::parse_for(&response.body, &call.route.codecs)?;
         let address = self.media_address(call, Side::Caller);
         call.negotiation
             .answer(answer, &call.media, address, last)?;
@@ -123,9 +142,6 @@ impl B2bua {
         if call.object.state != CallState::Early {
             call.object.state = CallState::Early;
             self.publish_call(EventKind::CallEarly, call, now);
-        }
-        if let Some(invitation) = &mut call.invitation {
-            invitation.early = true;
         }
         self.pass_provisional(call, response, Some(sdp), now);
     }
@@ -161,12 +177,12 @@ impl B2bua {
             if from.status == status {
                 ours.reason.clone_from(&from.reason);
             }
-            headers::cross_response(from, &mut ours);
+            headers::cross_response(from, &mut ours, &call.route);
         } else {
             ours.headers.set("Server", headers::SERVER);
         }
         if (200..300).contains(&status) {
-            ours.headers.set("Allow", ALLOW);
+            ours.headers.set("Allow", headers::allow(&call.route));
         }
         match sdp {
             Some(sdp) => ours.set_body("application/sdp", sdp),
@@ -176,35 +192,31 @@ impl B2bua {
         self.respond(server, ours, now);
     }
 
-    fn on_accepted(&mut self, call: &mut Call, tx: ClientTx, response: Response, now: &Moment) {
-        let sent = call
-            .invitation
-            .as_ref()
-            .and_then(|invitation| invitation.sent.clone());
-        let Some(sent) = sent else {
-            // Another fork's 2xx, after the caller's ACK.
-            return self.refuse_extra(call, tx, &response, now);
-        };
-        let cancelled = call
-            .invitation
-            .as_ref()
-            .is_some_and(|invitation| invitation.cancelled);
-        if call.phase != Phase::Inviting || cancelled {
+    fn on_accepted(&mut self, call: &mut Call, index: usize, response: Response, now: &Moment) {
+        let branch = &mut call.branches[index];
+        let (wanted, tx) = (branch.rings(), branch.client);
+        branch.over = true;
+        if call.phase != Phase::Inviting || !wanted {
             // Another fork's 2xx, or one that crossed our CANCEL.
-            self.refuse_extra(call, tx, &response, now);
-            if cancelled {
-                call.leg_mut(Side::Callee).over = true;
-            }
-            return;
+            self.refuse_extra(call, index, &response, now);
+            return self.note_branches_over(call);
         }
-        let dialog = match Dialog::uac(&sent, &response) {
+        let dialog = match Dialog::uac(&branch.sent, &response) {
             Ok(dialog) => dialog,
-            Err(error) => {
-                // A 2xx without Contact and the like: nothing can be sent into that dialog.
-                call.leg_mut(Side::Callee).over = true;
-                return self.fail_call(call, 500, &error.to_string(), now);
-            }
+            // A 2xx without Contact and the like: nothing can be sent into that dialog.
+            Err(error) => return self.fail_call(call, 500, &error.to_string(), now),
         };
+        let elsewhere = Some(headers::ANSWERED_ELSEWHERE);
+        self.cancel_branches(call, elsewhere, |one| one.client != tx, now);
+        let early = call.invitation.as_ref().and_then(|one| one.early);
+        if early.is_some_and(|early| early != tx) {
+            call.negotiation.reopen();
+        }
+        self.adopt(call, index);
+        if let Some(invitation) = &mut call.invitation {
+            invitation.client = Some(tx);
+        }
+        (call.connect_deadline, call.ring_deadline) = (None, None);
         self.dialogs.insert(dialog.id(), (call.key, Side::Callee));
         call.leg_mut(Side::Callee).dialog = Some(dialog);
         call.phase = Phase::Answering;
@@ -254,14 +266,12 @@ impl B2bua {
     }
 
     /// ACK and BYE for a 2xx that nobody wants.
-    fn refuse_extra(&mut self, call: &mut Call, tx: ClientTx, response: &Response, now: &Moment) {
-        let sent = call
-            .invitation
-            .as_ref()
-            .and_then(|invitation| invitation.sent.clone())
-            .or_else(|| call.sent.clone());
-        let dialog = sent.and_then(|sent| Dialog::uac(&sent, response).ok());
-        let Some(mut dialog) = dialog else { return };
+    fn refuse_extra(&mut self, call: &Call, index: usize, response: &Response, now: &Moment) {
+        let branch = &call.branches[index];
+        let tx = branch.client;
+        let Ok(mut dialog) = Dialog::uac(&branch.sent, response) else {
+            return;
+        };
         let known = call.legs[1]
             .dialog
             .as_ref()
@@ -271,7 +281,7 @@ impl B2bua {
         }
         let sequence = response.headers.cseq().map_or(1, |cseq| cseq.number);
         let ack = dialog.ack(sequence);
-        let mut leg = call.leg(Side::Callee).clone();
+        let mut leg = branch.leg.clone();
         leg.dialog = Some(dialog.clone());
         let target = leg.target();
         let _ = self.endpoint.send_ack(now.instant, tx, ack, &target);
@@ -284,7 +294,7 @@ impl B2bua {
 
     /// The far side offers in its 2xx: ports are asked for, then the caller gets the offer.
     fn on_late_offer(&mut self, call: &mut Call, response: Response, now: &Moment) {
-        let offered = Heard::parse(&response.body)
+        let offered = Heard::parse_for(&response.body, &call.route.codecs)
             .and_then(|offer| call.negotiation.offer(Side::Callee, offer));
         if let Err(error) = offered {
             return self.accepted_badly(call, &response, &error.to_string(), now);
@@ -400,12 +410,24 @@ impl B2bua {
         let _ = self.endpoint.send_ack(now.instant, client, ack, &target);
     }
 
-    fn on_rejected(&mut self, call: &mut Call, tx: ClientTx, response: &Response, now: &Moment) {
-        self.clients.remove(&tx);
-        call.leg_mut(Side::Callee).over = true;
-        if call.phase != Phase::Inviting {
-            return;
+    fn on_rejected(&mut self, call: &mut Call, index: usize, response: Response, now: &Moment) {
+        let branch = &mut call.branches[index];
+        let wanted = branch.rings();
+        branch.over = true;
+        self.clients.remove(&branch.client);
+        if call.phase != Phase::Inviting || !wanted {
+            return self.note_branches_over(call);
         }
+        let failure = Failure {
+            status: response.status,
+            response: Some(response),
+            why: "",
+        };
+        self.branch_failed(call, failure, now);
+    }
+
+    /// The caller is told what the best of the targets answered.
+    pub(super) fn pass_failure(&mut self, call: &mut Call, response: &Response, now: &Moment) {
         call.object.q850 = headers::q850(&response.headers);
         // RFC 3261 section 16.7: a 503 speaks of the far side, not of us. Redirection would lead the
         // caller past us.
@@ -416,6 +438,7 @@ impl B2bua {
         };
         self.answer_caller(call, status, Some(response), None, now);
         self.call_failed(call, status, EndedBy::Callee, now);
+        self.note_branches_over(call);
     }
 
     /// A request of ours got no answer, or could not be sent.
@@ -423,13 +446,7 @@ impl B2bua {
         self.with_client(tx, now, |b2bua, call, client| {
             b2bua.clients.remove(&tx);
             match client {
-                ClientUse::Invitation => {
-                    call.leg_mut(Side::Callee).over = true;
-                    if matches!(call.phase, Phase::Inviting) {
-                        let status = if status == 503 { 500 } else { status };
-                        b2bua.fail_call(call, status, "no answer from the target", now);
-                    }
-                }
+                ClientUse::Invitation => b2bua.branch_unanswered(call, tx, status, now),
                 ClientUse::Passage(_) => b2bua.on_passage_failure(call, tx, status, now),
                 ClientUse::Bye(side) => call.leg_mut(side).over = true,
             }
@@ -465,12 +482,14 @@ impl B2bua {
         let leg = call.leg_mut(Side::Caller);
         leg.acknowledged = true;
         let (waits, reason) = (std::mem::take(&mut leg.bye_waits), leg.bye_reason.take());
-        let mut invitation = call.invitation.take();
-        call.sent = invitation.as_mut().and_then(|one| {
-            let mut sent = one.sent.clone()?;
-            sent.body.clear();
-            Some(sent)
-        });
+        let invitation = call.invitation.take();
+        let winner = invitation.as_ref().and_then(|one| one.client);
+        // What other forks of them still answer is to be refused.
+        call.branches
+            .retain(|one| !one.over || Some(one.client) == winner);
+        for branch in &mut call.branches {
+            branch.sent.body = Vec::new();
+        }
         if let Some(response) = invitation.as_ref().and_then(|one| one.accepted.clone()) {
             call.invitation = invitation;
             self.on_late_answer(call, response, request, now);
@@ -486,7 +505,7 @@ impl B2bua {
     /// The caller's ACK answers the far side's offer.
     fn on_late_answer(&mut self, call: &mut Call, response: Response, ack: &Request, now: &Moment) {
         let address = self.media_address(call, Side::Callee);
-        let answer = Heard::parse(&ack.body)
+        let answer = Heard::parse_for(&ack.body, &call.route.codecs)
             .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
         match answer {
             Ok(sdp) => {

@@ -4,6 +4,7 @@ pub mod media;
 pub mod negotiation;
 pub mod recording;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,27 +85,91 @@ impl Leg {
     }
 }
 
-/// The caller's INVITE while it has no final response, and ours to the far side.
+/// Where one of our INVITEs is to go.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Its Request-URI.
+    pub uri: Uri,
+    /// Transport.
+    pub transport: Transport,
+    /// Host name to look up, where the URI has no address.
+    pub name: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// The address, once known.
+    pub address: Option<SocketAddr>,
+}
+
+/// One of our INVITEs for a call.
+#[derive(Debug)]
+pub struct Branch {
+    /// Its transaction.
+    pub client: ClientTx,
+    /// The INVITE as sent, to build the dialog from.
+    pub sent: Request,
+    /// How its messages travel; the callee's leg if it wins.
+    pub leg: Leg,
+    /// A provisional response has come.
+    pub proceeding: bool,
+    /// We gave up on it: a 2xx is acknowledged and ended by BYE.
+    pub cancelled: bool,
+    /// It has its final response, or never will.
+    pub over: bool,
+}
+
+impl Branch {
+    /// Whether it may still answer the call.
+    pub fn rings(&self) -> bool {
+        !self.over && !self.cancelled
+    }
+}
+
+/// Why the targets tried so far did not answer.
+#[derive(Debug)]
+pub struct Failure {
+    /// Status, as the target or we see it.
+    pub status: u16,
+    /// The target's response; `None` = found out by ourselves.
+    pub response: Option<Response>,
+    /// For people.
+    pub why: &'static str,
+}
+
+impl Failure {
+    /// Rank in the choice of what the caller is told, lowest first: a person's 6xx, then the class,
+    /// then what we found out ourselves (RFC 3261 section 16.7).
+    pub fn rank(&self) -> u16 {
+        match (&self.response, self.status) {
+            (None, _) => 7,
+            (_, 600..) => 0,
+            (_, status) => status / 100,
+        }
+    }
+}
+
+/// The caller's INVITE while it has no final response, and what becomes of it.
 #[derive(Debug)]
 pub struct Invitation {
     /// The caller's transaction.
     pub server: ServerTx,
     /// The caller's INVITE.
     pub request: Request,
-    /// Ours.
+    /// Groups of targets not tried yet.
+    pub groups: VecDeque<Vec<Destination>>,
+    /// The group that is being looked up.
+    pub group: Vec<Destination>,
+    /// Whether all that failed in this group lets the next be tried.
+    pub reroutes: bool,
+    /// The best of the failures so far.
+    pub failure: Option<Failure>,
+    /// The transaction of ours whose 2xx answers the call.
     pub client: Option<ClientTx>,
-    /// Our INVITE as sent, to build the dialog from.
-    pub sent: Option<Request>,
-    /// A provisional response has come.
-    pub proceeding: bool,
-    /// We gave up on it: a 2xx is acknowledged and ended by BYE.
-    pub cancelled: bool,
     /// The caller made no offer: the far side's 2xx does.
     pub late_offer: bool,
     /// The far side's 2xx, until the caller's ACK has come (late offer only).
     pub accepted: Option<Response>,
-    /// SDP was passed to the caller in a provisional response.
-    pub early: bool,
+    /// The transaction whose SDP was passed to the caller in a provisional response.
+    pub early: Option<ClientTx>,
 }
 
 /// A re-INVITE, UPDATE or other request on its way from one side to the other.
@@ -237,8 +302,8 @@ pub struct Call {
     pub offerer: Side,
     /// The INVITEs, until the call is answered or over.
     pub invitation: Option<Invitation>,
-    /// Our INVITE without its body, for what other forks still answer after the ACK.
-    pub sent: Option<Request>,
+    /// Our INVITEs, oldest first; after the ACK those that may still be answered, without bodies.
+    pub branches: Vec<Branch>,
     /// Requests of the callee that wait for the caller's ACK.
     pub waiting: Vec<(ServerTx, Request)>,
     /// The request that is being passed between the sides with an offer, at most one.

@@ -29,6 +29,14 @@ impl Heard {
         })
     }
 
+    /// Parses a body, of which only these audio codecs count (all, if none is named).
+    pub fn parse_for(bytes: &[u8], codecs: &[String]) -> Result<Self, SdpError> {
+        if codecs.is_empty() {
+            return Self::parse(bytes);
+        }
+        Self::parse(&trunkline_sdp::keep_codecs(bytes, codecs)?)
+    }
+
     /// Whether this side holds the call.
     pub fn is_held(&self) -> bool {
         self.description.is_held()
@@ -219,6 +227,15 @@ impl Negotiation {
     /// The offer was answered in a provisional response and the final one repeats nothing.
     pub fn settle(&mut self) {
         self.pending = None;
+    }
+
+    /// The pending offer goes to another target: what an earlier one answered does not hold.
+    pub fn reopen(&mut self) {
+        if self.pending.is_some() {
+            for party in &mut self.parties {
+                party.heard = None;
+            }
+        }
     }
 
     /// The name of the first audio codec that a side may send, for display.

@@ -37,6 +37,9 @@ pub struct Agent {
     pub deaf: bool,
     pub last_ack_body: String,
     pub last_bye_reason: String,
+    pub last_cancel_reason: String,
+    /// Other requests that came in.
+    pub requests: Vec<Request>,
     name: &'static str,
     tag: String,
     dialog: Option<Dialog>,
@@ -67,6 +70,8 @@ impl Agent {
             deaf: false,
             last_ack_body: String::new(),
             last_bye_reason: String::new(),
+            last_cancel_reason: String::new(),
+            requests: Vec::new(),
             name,
             dialog: None,
             sent: Vec::new(),
@@ -145,6 +150,16 @@ impl Agent {
         }
         let to = super::US.parse().unwrap();
         self.send(request, to, now)
+    }
+
+    /// A request inside the dialog; its responses are under the index returned.
+    pub fn request(&mut self, method: Method, headers: &[(&str, &str)], now: Instant) -> usize {
+        let mut request = self.dialog.as_mut().unwrap().request(method).unwrap();
+        for (name, value) in headers {
+            request.headers.set(name, value);
+        }
+        request.set_content_length();
+        self.send(request, super::US.parse().unwrap(), now)
     }
 
     pub fn statuses(&self, index: usize) -> Vec<u16> {
@@ -254,8 +269,13 @@ impl Agent {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 Event::Request { tx, request, .. } => self.on_request(tx, request, now),
-                Event::Cancel { invite, .. } => {
+                Event::Cancel { invite, cancel } => {
                     self.cancels += 1;
+                    self.last_cancel_reason = cancel
+                        .headers
+                        .get("Reason")
+                        .unwrap_or_default()
+                        .into_owned();
                     let known = self.known.iter().find(|(tx, _)| *tx == invite);
                     let request = known.map(|(_, request)| request.clone());
                     if let (Some(request), false) = (request, self.ignores_cancel) {
@@ -297,6 +317,7 @@ impl Agent {
                 .unwrap_or_default()
                 .into_owned();
         }
+        self.requests.push(request.clone());
         let mut response = match &self.dialog {
             Some(dialog) => dialog.response(&request, 200),
             None => Response::to(&request, 200),

@@ -41,6 +41,7 @@ pub struct World {
     pub b2bua: B2bua,
     pub alice: Agent,
     pub bob: Agent,
+    pub carol: Agent,
     pub dataplane: Dataplane,
     config: Arc<Config>,
     hub: EventHub,
@@ -102,6 +103,7 @@ impl World {
             b2bua: new_b2bua(&config, &hub, seed),
             alice: Agent::new("127.0.0.1:5080", "alice", seed + 1000),
             bob: Agent::new("127.0.0.1:5070", "bob", seed + 2000),
+            carol: Agent::new("127.0.0.1:5071", "carol", seed + 3000),
             dataplane: Dataplane::default(),
             config,
             hub,
@@ -161,6 +163,7 @@ impl World {
             self.b2bua.poll_timeout(),
             self.alice.endpoint.poll_timeout(),
             self.bob.endpoint.poll_timeout(),
+            self.carol.endpoint.poll_timeout(),
         ];
         let timer = timers.into_iter().flatten().min();
         let timer = timer.map(|at| at.saturating_duration_since(self.start));
@@ -181,6 +184,7 @@ impl World {
             self.b2bua.handle_timeout(&now);
             self.alice.timeout(now.instant);
             self.bob.timeout(now.instant);
+            self.carol.timeout(now.instant);
         }
         self.flush();
         true
@@ -198,6 +202,8 @@ impl World {
             self.alice.receive(path, bytes, now.instant);
         } else if to == self.bob.address {
             self.bob.receive(path, bytes, now.instant);
+        } else if to == self.carol.address {
+            self.carol.receive(path, bytes, now.instant);
         } else {
             self.b2bua
                 .endpoint
@@ -226,6 +232,9 @@ impl World {
         }
         while let Some(transmit) = self.bob.endpoint.poll_transmit() {
             self.transmit(self.bob.address, transmit.remote, &transmit.bytes);
+        }
+        while let Some(transmit) = self.carol.endpoint.poll_transmit() {
+            self.transmit(self.carol.address, transmit.remote, &transmit.bytes);
         }
         for write in self.b2bua.take_writes() {
             match write {

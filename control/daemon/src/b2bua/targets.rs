@@ -1,0 +1,499 @@
+//! Where a call goes: groups of targets in order, the targets of one group at once, until one of
+//! them answers. Each INVITE of ours is a branch with its own Call-ID and tag.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use trunkline_config::{Host, Next, Route, SipTarget};
+use trunkline_link::message::Side;
+use trunkline_sip::message::{Method, NameAddr, Request, Scheme, Uri, bracketed};
+use trunkline_sip::transaction::{ClientTx, Path, Target, Transport};
+
+use super::headers;
+use super::invite::Refused;
+use super::{B2bua, ClientUse, Lookup};
+use crate::call::negotiation::Heard;
+use crate::call::{Branch, Call, Destination, Failure, Leg, Phase, Step};
+use crate::clock::Moment;
+
+/// Targets to be tried, in order.
+pub(super) type Groups = VecDeque<Vec<Destination>>;
+
+/// The targets of a route for this request. One that cannot be used for it is left out, as long as
+/// another is left.
+pub(super) fn groups(route: &Route, request: &Request, path: Path) -> Result<Groups, Refused> {
+    let mut refused = (404, Vec::new());
+    let mut groups = Groups::new();
+    for group in &route.next {
+        let mut usable = Vec::new();
+        for next in group {
+            let found = match next {
+                Next::Target(target) => target_destination(target, route, request),
+                Next::Request => request_destination(request, path),
+            };
+            match found {
+                Ok(destination) => usable.push(destination),
+                Err(why) => refused = why,
+            }
+        }
+        if !usable.is_empty() {
+            groups.push_back(usable);
+        }
+    }
+    match groups.is_empty() {
+        true => Err(refused),
+        false => Ok(groups),
+    }
+}
+
+fn target_destination(
+    target: &SipTarget,
+    route: &Route,
+    request: &Request,
+) -> Result<Destination, Refused> {
+    let host = match &target.host {
+        Host::Address(address) => bracketed(&address.to_string()).into_owned(),
+        Host::Name(name) => name.clone(),
+    };
+    // A tel: URI's number stands where a sip: URI has its user (RFC 3261 section 19.1.6).
+    let asked = match request.uri.scheme() {
+        Scheme::Tel => request.uri.opaque().split(';').next(),
+        _ => request.uri.user(),
+    };
+    let user = match &target.user {
+        Some(user) => Some(user.clone()),
+        None => asked.map(|user| route.rewritten(user).unwrap_or_else(|| user.to_owned())),
+    };
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    let port = target
+        .port
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let parameters = match target.parameters.as_str() {
+        "" => String::new(),
+        some => format!(";{some}"),
+    };
+    let uri: Uri = format!("sip:{user}{host}{port}{parameters}")
+        .parse()
+        .map_err(|_| (500, Vec::new()))?;
+    let transport = match target.transport {
+        trunkline_config::Transport::Udp => Transport::Udp,
+        trunkline_config::Transport::Tcp => Transport::Tcp,
+    };
+    let port = target.port.unwrap_or(5060);
+    Ok(destination(uri, transport, target.host.clone(), port))
+}
+
+/// The Request-URI's own host; never ourselves.
+fn request_destination(request: &Request, path: Path) -> Result<Destination, Refused> {
+    let uri = &request.uri;
+    if !uri.is_sip() || uri.host().is_empty() {
+        return Err((404, Vec::new()));
+    }
+    let port = uri.port().unwrap_or(5060);
+    let host = match uri.host_ip() {
+        Some(address) => Host::Address(address),
+        None => Host::Name(uri.host().to_owned()),
+    };
+    if matches!(host, Host::Address(address) if SocketAddr::new(address, port) == path.local) {
+        return Err((482, Vec::new()));
+    }
+    let transport = match uri.param("transport") {
+        Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
+        Some(name) if !name.eq_ignore_ascii_case("udp") => return Err((404, Vec::new())),
+        _ => Transport::Udp,
+    };
+    Ok(destination(uri.without_headers(), transport, host, port))
+}
+
+fn destination(uri: Uri, transport: Transport, host: Host, port: u16) -> Destination {
+    let (name, address) = match host {
+        Host::Address(address) => (None, Some(SocketAddr::new(address, port))),
+        Host::Name(name) => (Some(name), None),
+    };
+    Destination {
+        uri,
+        transport,
+        name,
+        port,
+        address,
+    }
+}
+
+impl B2bua {
+    /// Tries the next group of targets; without one the caller hears why nobody answered.
+    pub(super) fn next_group(&mut self, call: &mut Call, now: &Moment) {
+        let Some(invitation) = &mut call.invitation else {
+            return;
+        };
+        if let Some(group) = invitation.groups.pop_front() {
+            (invitation.group, invitation.reroutes) = (group, true);
+            call.phase = Phase::Preparing;
+            (call.connect_deadline, call.ring_deadline) = (None, None);
+            call.negotiation.reopen();
+            return self.look_up(call, now);
+        }
+        match invitation.failure.take() {
+            Some(Failure {
+                response: Some(response),
+                ..
+            }) => self.pass_failure(call, &response, now),
+            Some(failure) => {
+                // RFC 3261 section 16.7: what could not be sent is no overload of ours.
+                let status = match failure.status {
+                    503 => 500,
+                    other => other,
+                };
+                self.fail_call(call, status, failure.why, now);
+            }
+            None => self.fail_call(call, 500, "no target", now),
+        }
+    }
+
+    /// Asks for the next address of the group that is not known; when all are, prepares it.
+    fn look_up(&mut self, call: &mut Call, now: &Moment) {
+        let key = call.key;
+        let Some(invitation) = &mut call.invitation else {
+            return;
+        };
+        let unknown = invitation.group.iter().find(|one| one.address.is_none());
+        if let Some(destination) = unknown {
+            return self.lookups.push(Lookup {
+                call: key,
+                host: destination.name.clone().unwrap_or_default(),
+                port: destination.port,
+            });
+        }
+        self.prepare(call, now);
+    }
+
+    /// A host name was looked up; no address = nobody there.
+    pub fn looked_up(&mut self, call: u64, addresses: &[SocketAddr], now: &Moment) {
+        self.with_call(call, now, |b2bua, call| {
+            if call.phase != Phase::Preparing {
+                return;
+            }
+            let Some(invitation) = &mut call.invitation else {
+                return;
+            };
+            let group = &mut invitation.group;
+            let Some(index) = group.iter().position(|one| one.address.is_none()) else {
+                return;
+            };
+            match addresses.first() {
+                Some(address) => group[index].address = Some(*address),
+                None => {
+                    group.remove(index);
+                    note_failure(call, local(503, "the target's name does not resolve"));
+                }
+            }
+            b2bua.look_up(call, now);
+        });
+    }
+
+    /// All addresses of the group are known: asks the dataplane for ports, the first time.
+    fn prepare(&mut self, call: &mut Call, now: &Moment) {
+        let Some(invitation) = &call.invitation else {
+            return;
+        };
+        let Some(first) = invitation.group.iter().find_map(|one| one.address) else {
+            return self.group_failed(call, now);
+        };
+        if call.media.open.is_empty() {
+            let caller_media = call.offer.as_ref().and_then(Heard::address);
+            let caller = caller_media.unwrap_or(call.leg(Side::Caller).remote.ip());
+            let interface = match self.interfaces(caller, first.ip()) {
+                [Some(caller), Some(callee)] => [caller, callee],
+                // The offer names an address family that we have no media for.
+                [None, _] if caller_media.is_some() => {
+                    let why = "no media interface of the offer's family";
+                    return self.fail_call(call, 488, why, now);
+                }
+                _ => {
+                    note_failure(call, local(503, "no media interface of the party's family"));
+                    return self.group_failed(call, now);
+                }
+            };
+            call.media.interface = interface;
+        }
+        let Some(offer) = call.offer.take() else {
+            // Late offer: ports are asked for when the far side has made its offer. Another target:
+            // they are there.
+            return self.ring(call, now);
+        };
+        if let Err(error) = call.negotiation.offer(Side::Caller, offer) {
+            return self.fail_call(call, error.status(), &error.to_string(), now);
+        }
+        call.leg_mut(Side::Callee).remote = first;
+        call.media.open = call.negotiation.wanted_media(&[]);
+        let command = call.media.open_command();
+        let then = Box::new(Step::Invite);
+        self.batch(call, vec![command], Step::Describe { then }, now);
+    }
+
+    /// Ports are there: INVITEs go to all of the group.
+    pub(super) fn ring(&mut self, call: &mut Call, now: &Moment) {
+        let address = self.media_address(call, Side::Callee);
+        let sdp = call.negotiation.write_offer(&call.media, address);
+        let group = match &mut call.invitation {
+            Some(invitation) => std::mem::take(&mut invitation.group),
+            None => return,
+        };
+        call.phase = Phase::Inviting;
+        for destination in group {
+            if let Err(why) = self.send_invite(call, &destination, sdp.as_deref(), now) {
+                note_failure(call, local(503, why));
+            }
+        }
+        if !call.branches.iter().any(Branch::rings) {
+            return self.group_failed(call, now);
+        }
+        let connect = Duration::from_millis(u64::from(call.route.connect_timeout_ms));
+        call.connect_deadline = Some(now.instant + connect);
+        let ring = Duration::from_secs(u64::from(call.route.ring_timeout_s));
+        call.ring_deadline = Some(now.instant + ring);
+    }
+
+    fn send_invite(
+        &mut self,
+        call: &mut Call,
+        destination: &Destination,
+        sdp: Option<&str>,
+        now: &Moment,
+    ) -> Result<(), &'static str> {
+        let remote = destination.address.ok_or("no address")?;
+        let transport = destination.transport;
+        let (flow, local) = (self.local_to)(transport, remote)
+            .ok_or("nothing listens for the target's transport")?;
+        let caller_ip = call.leg(Side::Caller).remote.ip();
+        let [_, interface] = self.interfaces(caller_ip, remote.ip());
+        if interface != Some(call.media.interface[1]) {
+            return Err("the target's media would need another interface");
+        }
+        let (request, contact) = self
+            .build_invite(call, destination, local, sdp)
+            .ok_or("the INVITE cannot be built")?;
+        let leg = Leg {
+            dialog: None,
+            transport,
+            flow,
+            local,
+            remote,
+            contact,
+            acknowledged: true,
+            bye_waits: false,
+            bye_reason: None,
+            over: false,
+        };
+        let target = Target::new(transport, flow, local, remote);
+        let client = self
+            .endpoint
+            .send_request(now.instant, request.clone(), &target)
+            .map_err(|_| "the INVITE cannot be sent")?;
+        self.own_client(call, client, ClientUse::Invitation);
+        call.branches.push(Branch {
+            client,
+            sent: request,
+            leg,
+            proceeding: false,
+            cancelled: false,
+            over: false,
+        });
+        let last = call.branches.len() - 1;
+        self.show(call, last);
+        Ok(())
+    }
+
+    /// What the API shows of the callee's leg while it has no dialog.
+    fn show(&self, call: &mut Call, index: usize) {
+        let branch = &call.branches[index];
+        let leg = &mut call.object.legs[Side::Callee as usize];
+        leg.sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
+        leg.peer = format!(
+            "{}:{}",
+            branch.leg.transport.param_name(),
+            branch.leg.remote
+        );
+    }
+
+    /// The branch is whom the caller hears: the callee's leg is its.
+    pub(super) fn adopt(&mut self, call: &mut Call, index: usize) {
+        self.show(call, index);
+        call.legs[Side::Callee as usize] = call.branches[index].leg.clone();
+    }
+
+    fn build_invite(
+        &mut self,
+        call: &Call,
+        destination: &Destination,
+        local: SocketAddr,
+        sdp: Option<&str>,
+    ) -> Option<(Request, Uri)> {
+        let received = &call.invitation.as_ref()?.request;
+        let from = received.headers.from_address().ok()?;
+        let to = received.headers.to_address().ok()?;
+        let ours = local.ip().to_string();
+        let user = from.uri.user_decoded().map(std::borrow::Cow::into_owned);
+        let our_uri = Uri::sip(user.as_deref(), &bracketed(&ours), Some(local.port())).ok()?;
+        let tag = self.endpoint.new_tag();
+        let mut our_from = NameAddr::new(our_uri);
+        our_from.display = from.display.clone();
+        let our_from = our_from.with_tag(Some(&tag));
+        let mut our_to = NameAddr::new(destination.uri.without_headers());
+        our_to.display = to.display.clone();
+        let leaves_domain = destination
+            .address
+            .is_some_and(|address| !self.config.sip.allows(address.ip()));
+        let hide = leaves_domain && headers::wants_privacy(&received.headers);
+        let user = user.as_deref().filter(|_| !hide);
+        let contact = Self::contact(user, destination.transport, local)?;
+        let hops = received.headers.max_forwards().ok().flatten();
+        let hops = hops.unwrap_or(70).min(255);
+        let call_id = self.endpoint.new_call_id(&bracketed(&ours));
+        let mut request = Request::new(Method::Invite, destination.uri.clone())
+            .with("Max-Forwards", hops.saturating_sub(1).to_string())
+            .with("From", our_from.to_string())
+            .with("To", our_to.to_string())
+            .with("Call-ID", &call_id)
+            .with("CSeq", "1 INVITE")
+            .with("Contact", NameAddr::new(contact.clone()).to_string());
+        headers::cross_request(received, &mut request, &call.route);
+        headers::set_headers(&mut request, &call.route.header_policy);
+        if hide {
+            headers::make_anonymous(&mut request, &tag);
+        }
+        match sdp {
+            Some(sdp) => request.set_body("application/sdp", sdp),
+            None => request.set_content_length(),
+        }
+        Some((request, contact))
+    }
+
+    /// A target refused, or is known not to answer.
+    pub(super) fn branch_failed(&mut self, call: &mut Call, failure: Failure, now: &Moment) {
+        let declined = failure.status >= 600;
+        note_failure(call, failure);
+        if declined {
+            // A person's no for all targets (RFC 3261 section 16.7).
+            self.cancel_branches(call, None, |_| true, now);
+        }
+        if !call.branches.iter().any(Branch::rings) {
+            self.group_failed(call, now);
+        }
+    }
+
+    /// Nobody of the group is left: the next one, where its failures allow that.
+    fn group_failed(&mut self, call: &mut Call, now: &Moment) {
+        if let Some(invitation) = &mut call.invitation
+            && !invitation.reroutes
+        {
+            invitation.groups.clear();
+        }
+        self.next_group(call, now);
+    }
+
+    /// An INVITE of ours got no final response.
+    pub(super) fn branch_unanswered(
+        &mut self,
+        call: &mut Call,
+        tx: ClientTx,
+        status: u16,
+        now: &Moment,
+    ) {
+        let Some(branch) = call.branches.iter_mut().find(|one| one.client == tx) else {
+            return;
+        };
+        let wanted = branch.rings();
+        branch.over = true;
+        if call.phase == Phase::Inviting && wanted {
+            return self.branch_failed(call, local(status, "no answer from the target"), now);
+        }
+        self.note_branches_over(call);
+    }
+
+    /// CANCEL to those that still ring.
+    pub(super) fn cancel_branches(
+        &mut self,
+        call: &mut Call,
+        reason: Option<&str>,
+        choose: impl Fn(&Branch) -> bool,
+        now: &Moment,
+    ) {
+        let headers: Vec<(&str, &str)> = reason.iter().map(|text| ("Reason", *text)).collect();
+        for branch in &mut call.branches {
+            if branch.rings() && choose(branch) {
+                branch.cancelled = true;
+                let sent = self.endpoint.cancel(now.instant, branch.client, &headers);
+                branch.over = sent.is_err();
+            }
+        }
+    }
+
+    /// A call that nobody answered is over for the far side when all of our INVITEs are.
+    pub(super) fn note_branches_over(&mut self, call: &mut Call) {
+        let unanswered = call.leg(Side::Callee).dialog.is_none();
+        if call.phase == Phase::Ending && unanswered && call.branches.iter().all(|one| one.over) {
+            call.leg_mut(Side::Callee).over = true;
+        }
+    }
+
+    /// No provisional response in time: those targets are dead.
+    pub(super) fn give_up_silent(&mut self, call: &mut Call, now: &Moment) {
+        self.give_up_on(call, |branch| !branch.proceeding, 408, now);
+    }
+
+    /// Nobody took the call in time.
+    pub(super) fn give_up_ringing(&mut self, call: &mut Call, now: &Moment) {
+        self.give_up_on(call, |_| true, 480, now);
+    }
+
+    fn give_up_on(
+        &mut self,
+        call: &mut Call,
+        choose: impl Fn(&Branch) -> bool,
+        status: u16,
+        now: &Moment,
+    ) {
+        let hit = |branch: &Branch| branch.rings() && choose(branch);
+        if call.phase != Phase::Inviting || !call.branches.iter().any(hit) {
+            return;
+        }
+        let why = match status {
+            408 => "no answer from the target",
+            _ => "nobody answered",
+        };
+        let reason = format!("SIP;cause={status};text=\"{why}\"");
+        self.cancel_branches(call, Some(&reason), choose, now);
+        self.branch_failed(call, local(status, why), now);
+    }
+}
+
+/// A failure that we found out ourselves.
+fn local(status: u16, why: &'static str) -> Failure {
+    Failure {
+        status,
+        response: None,
+        why,
+    }
+}
+
+/// Keeps the best failure for the caller, and whether the next group may be tried.
+fn note_failure(call: &mut Call, failure: Failure) {
+    let Some(invitation) = &mut call.invitation else {
+        return;
+    };
+    // No answer within the ringing time is a time-out like any other.
+    let code = match (&failure.response, failure.status) {
+        (None, 480) => 408,
+        (_, status) => status,
+    };
+    invitation.reroutes &= call.route.reroute_on.contains(&code);
+    let better = invitation
+        .failure
+        .as_ref()
+        .is_none_or(|old| failure.rank() <= old.rank());
+    if better {
+        invitation.failure = Some(failure);
+    }
+}

@@ -280,6 +280,7 @@ mod tests {
             side: Side::Caller,
             media: 0,
             ssrc: 7,
+            first_sequence: 0,
             expected: 100,
             written: 98,
             lost: 2,

@@ -89,7 +89,8 @@ async fn run(options: CallsOptions) -> anyhow::Result<Report> {
 
 /// The options that a library user can get wrong, and where the calls go.
 fn check(options: &CallsOptions) -> anyhow::Result<(Transport, SocketAddr)> {
-    if !(options.rate.is_finite() && options.rate > 0.0) {
+    let rates = [options.rate, options.rate_to.unwrap_or(options.rate)];
+    if rates.iter().any(|rate| !(rate.is_finite() && *rate > 0.0)) {
         bail!("the rate must be a number above 0");
     }
     let uri = request_uri(&options.to, 0)?;
@@ -130,7 +131,7 @@ async fn place_all(
     let begin = tokio::time::Instant::now();
     let mut stop = context.stop.clone();
     for number in 0..options.calls {
-        let due = begin + Duration::from_secs_f64(f64::from(number) / options.rate);
+        let due = begin + due_after(options, number);
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             () = stopped(&mut stop) => break,
@@ -154,6 +155,20 @@ async fn place_all(
         results.extend(joined);
     }
     results
+}
+
+/// When a call begins: the time by which the rate, rising evenly from call to call, has made so many.
+fn due_after(options: &CallsOptions, number: u32) -> Duration {
+    let (from, to) = (options.rate, options.rate_to.unwrap_or(options.rate));
+    let (number, last) = (f64::from(number), f64::from(options.calls.max(2) - 1));
+    let slope = (to - from) / last;
+    // The integral of 1 / (from + slope * n).
+    let seconds = if slope.abs() < 1e-9 {
+        number / from
+    } else {
+        ((from + slope * number) / from).ln() / slope
+    };
+    Duration::from_secs_f64(seconds.max(0.0))
 }
 
 /// Makes the line between the two ends of a call.
@@ -222,6 +237,10 @@ fn fill_times(report: &mut Report, media: Option<MediaTimes>) {
     let (setup, ringing) = (of(|call| call.setup_ms), of(|call| call.ringing_ms));
     let teardown = of(|call| call.teardown_ms);
     (report.setup_ms, report.ringing_ms, report.teardown_ms) = (setup, ringing, teardown);
+    let ends = report.results.iter().filter(answered);
+    let ends = ends.flat_map(|call| [&call.caller, &call.callee]).flatten();
+    let scores = ends.map(|end| end.mos).filter(|mos| *mos > 0.0);
+    report.mos = distribution(scores);
     if let Some(media) = media {
         report.jitter_ms = Percentiles::milliseconds(&media.jitter_us);
         report.latency_ms = Percentiles::milliseconds(&media.latency_us);

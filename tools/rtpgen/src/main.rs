@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use trunkline_codec::g711::encode_mu_law;
+use trunkline_rtpgen::tone::Tone;
 use trunkline_rtpgen::wire::{interrupted, search};
 use trunkline_rtpgen::{
-    CallsOptions, Hangup, Io, PayloadKind, SinkOptions, StreamOptions, run_calls, run_sink,
-    run_stream,
+    CallsOptions, Hangup, Io, Lengths, PayloadKind, SinkOptions, StreamOptions, run_calls,
+    run_sink, run_stream,
 };
 
 /// Generates SIP calls and RTP, and reports what came through.
@@ -62,9 +64,18 @@ struct CallsArgs {
     /// Calls begun a second
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     rate: f64,
-    /// Length of each call in seconds
+    /// Rate at the last call: the rate goes there evenly from --rate
+    #[arg(long, value_parser = positive)]
+    rate_to: Option<f64>,
+    /// Length of each call in seconds, or its mean
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     duration: Duration,
+    /// How the lengths are spread
+    #[arg(long, value_enum, default_value_t = Lengths::Fixed)]
+    lengths: Lengths,
+    /// Say this instead of tones (WAV, mono, 8000 Hz, 16 bit); tones are then not checked
+    #[arg(long, value_name = "FILE")]
+    wav: Option<std::path::PathBuf>,
     /// How long the answering end rings, in seconds
     #[arg(long, default_value = "0", value_name = "SECONDS", value_parser = seconds)]
     ring: Duration,
@@ -241,7 +252,10 @@ fn calls(arguments: CallsArgs) -> anyhow::Result<bool> {
         media_address: arguments.media.unwrap_or(local.ip()),
         calls: arguments.calls,
         rate: arguments.rate,
+        rate_to: arguments.rate_to,
         duration: arguments.duration,
+        lengths: arguments.lengths,
+        sound: arguments.wav.as_deref().map(sound).transpose()?,
         ring: arguments.ring,
         answer_timeout: arguments.answer_timeout,
         from_user: arguments.from_user,
@@ -252,6 +266,25 @@ fn calls(arguments: CallsArgs) -> anyhow::Result<bool> {
     })?;
     print(arguments.json, &report, || report.to_text())?;
     Ok(report.failed == 0 && (report.interrupted || report.is_ok()))
+}
+
+/// A WAV as what both ends say.
+fn sound(path: &std::path::Path) -> anyhow::Result<std::sync::Arc<Tone>> {
+    let name = path.display();
+    let mut wav = hound::WavReader::open(path).with_context(|| format!("{name}"))?;
+    let spec = wav.spec();
+    if (spec.channels, spec.sample_rate, spec.bits_per_sample) != (1, 8000, 16) {
+        anyhow::bail!("{name}: must be mono, 8000 Hz, 16 bit");
+    }
+    let samples = wav.samples::<i16>();
+    let samples: Vec<i16> = samples
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{name}"))?;
+    if samples.is_empty() {
+        anyhow::bail!("{name}: holds no sound");
+    }
+    let encoded = samples.into_iter().map(encode_mu_law).collect();
+    Ok(std::sync::Arc::new(Tone::of_recording(encoded)))
 }
 
 fn stream(arguments: &StreamArgs) -> anyhow::Result<bool> {

@@ -40,6 +40,8 @@ pub struct StreamSpec {
     pub port: Option<u16>,
     /// The tone to send.
     pub send_hz: u32,
+    /// What to send instead of the tone.
+    pub sound: Option<std::sync::Arc<Tone>>,
     /// The tone to hear; `None` = anything.
     pub expect_hz: Option<u32>,
     /// The stream whose packets this one hears, if it is in this process.
@@ -184,7 +186,7 @@ struct Stream {
     spec: StreamSpec,
     rtp: UdpSocket,
     rtcp: UdpSocket,
-    tone: Tone,
+    tone: std::sync::Arc<Tone>,
     destination: Option<SocketAddr>,
     ssrc: u32,
     first_sequence: u16,
@@ -322,7 +324,10 @@ impl Worker {
         }
         let receiver = Receiver::new(spec.expect_hz, spec.expect_payload_type);
         let stream = Stream {
-            tone: Tone::new(spec.send_hz),
+            tone: spec
+                .sound
+                .clone()
+                .unwrap_or_else(|| std::sync::Arc::new(Tone::new(spec.send_hz))),
             spec,
             rtp,
             rtcp,

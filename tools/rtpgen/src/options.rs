@@ -14,6 +14,31 @@ pub enum Hangup {
     Alternate,
 }
 
+/// How long calls last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Lengths {
+    /// All the same.
+    #[default]
+    Fixed,
+    /// Evenly from half to one and a half times the length.
+    Uniform,
+    /// Exponential with the length as its mean, as telephone traffic is modelled; at most ten times.
+    Exponential,
+}
+
+impl Lengths {
+    /// The length of one call.
+    #[must_use]
+    pub fn draw(self, mean: Duration) -> Duration {
+        let part = match self {
+            Self::Fixed => 1.0,
+            Self::Uniform => 0.5 + rand::random::<f64>(),
+            Self::Exponential => (-(1.0 - rand::random::<f64>()).ln()).min(10.0),
+        };
+        mean.mul_f64(part)
+    }
+}
+
 /// Calls to place.
 #[derive(Debug, Clone)]
 pub struct CallsOptions {
@@ -30,8 +55,14 @@ pub struct CallsOptions {
     pub calls: u32,
     /// Calls begun a second.
     pub rate: f64,
-    /// Length of each call from its answer.
+    /// Rate at the last call: it rises (or falls) evenly from `rate`; `None` = `rate`.
+    pub rate_to: Option<f64>,
+    /// Length of each call from its answer, or its mean.
     pub duration: Duration,
+    /// How the lengths are spread.
+    pub lengths: Lengths,
+    /// What both ends say instead of tones (which are then not checked).
+    pub sound: Option<std::sync::Arc<crate::tone::Tone>>,
     /// How long the answering end rings.
     pub ring: Duration,
     /// How long a call may take to be answered before it is cancelled.
@@ -58,7 +89,10 @@ impl Default for CallsOptions {
             media_address: local,
             calls: 10,
             rate: 10.0,
+            rate_to: None,
             duration: Duration::from_secs(5),
+            lengths: Lengths::Fixed,
+            sound: None,
             ring: Duration::ZERO,
             answer_timeout: Duration::from_secs(30),
             from_user: "caller".to_owned(),

@@ -84,6 +84,8 @@ pub struct EndResult {
     pub tone_wrong: u64,
     /// A tone heard instead, Hz, 0 = none.
     pub other_tone_hz: u32,
+    /// Estimated mean opinion score of what was heard (G.107), 0 = nothing was expected.
+    pub mos: f64,
 }
 
 impl EndResult {
@@ -97,6 +99,12 @@ impl EndResult {
             send_errors: own.send_errors,
             received: heard.packets,
             expected,
+            mos: if expected == 0 {
+                0.0
+            } else {
+                let lost = expected.saturating_sub(heard.distinct);
+                crate::quality::mos(lost as f64 / expected as f64, heard.jitter_ms)
+            },
             lost: expected.saturating_sub(heard.distinct),
             duplicates: heard.duplicates,
             reordered: heard.reordered,
@@ -193,6 +201,8 @@ pub struct Report {
     pub ringing_ms: Percentiles,
     /// BYE to its answer.
     pub teardown_ms: Percentiles,
+    /// Estimated mean opinion score of each end that was to hear something, 1 to 4.5.
+    pub mos: Percentiles,
     /// Jitter of each stream at its end.
     pub jitter_ms: Percentiles,
     /// RTP from sending to arrival.
@@ -293,6 +303,11 @@ impl Report {
                 values.max
             );
         }
+        let _ = writeln!(
+            text,
+            "{:<14} {:>7} {:>9.2} {:>9.2} (estimated from loss and jitter: least, median)",
+            "mos", self.mos.count, self.mos.min, self.mos.p50
+        );
         for call in self.results.iter().filter(|call| !call.ok).take(20) {
             let _ = writeln!(text, "call {}: {}", call.call, call.failure);
         }

@@ -28,7 +28,7 @@ pub fn frequency_hz(number: u32) -> u32 {
     LOWEST_HZ + STEP_HZ * (number % TONES)
 }
 
-/// One period of a tone as PCMU: five payloads in a row.
+/// One period of a tone as PCMU (five payloads in a row), or a recording.
 #[derive(Debug, Clone)]
 pub struct Tone {
     samples: Vec<u8>,
@@ -45,10 +45,19 @@ impl Tone {
         }
     }
 
+    /// A recording (PCMU, 8,000 Hz) as the sound, from its start again at its end.
+    #[must_use]
+    pub fn of_recording(mut samples: Vec<u8>) -> Self {
+        // Whole packets; silence at the end.
+        let packets = samples.len().div_ceil(PACKET_SAMPLES).max(1);
+        samples.resize(packets * PACKET_SAMPLES, 0xff);
+        Self { samples }
+    }
+
     /// The payload of the packet with this running number.
     #[must_use]
     pub fn payload(&self, packet: u64) -> &[u8] {
-        let packets = (WINDOW_SAMPLES / PACKET_SAMPLES) as u64;
+        let packets = (self.samples.len() / PACKET_SAMPLES) as u64;
         let start = (packet % packets) as usize * PACKET_SAMPLES;
         &self.samples[start..start + PACKET_SAMPLES]
     }

@@ -107,7 +107,8 @@ async fn judge(
     }
     for (name, end) in [("caller", &caller_end), ("callee", &callee_end)] {
         if answered && result.failure.is_empty() {
-            result.failure = media_failure(name, end);
+            let tones = context.options.sound.is_none();
+            result.failure = media_failure(name, end, tones);
         }
     }
     result.caller = Some(caller_end);
@@ -116,12 +117,12 @@ async fn judge(
 
 /// What is wrong with what an end heard; empty when nothing is. Lost packets are reported and no
 /// failure by themselves.
-fn media_failure(name: &str, end: &EndResult) -> String {
+fn media_failure(name: &str, end: &EndResult, tones: bool) -> String {
     if end.expected >= 10 && end.received == 0 {
         return format!("the {name} heard nothing");
     }
     // Too short to have held a window of tone.
-    if end.expected < 10 || end.heard_right_tone() {
+    if !tones || end.expected < 10 || end.heard_right_tone() {
         return String::new();
     }
     match end.other_tone_hz {
@@ -260,7 +261,7 @@ impl Caller<'_> {
 
     /// Lets the call last. Returns early when the far end hangs up or the run is stopped.
     async fn talk(&mut self, result: &mut CallResult, answered: Instant) {
-        let length = self.context.options.duration.saturating_sub(DRAIN);
+        let length = self.plan.length.saturating_sub(DRAIN);
         let until = tokio::time::sleep_until((answered + length).into());
         tokio::pin!(until);
         let mut stop = self.context.stop.clone();

@@ -35,6 +35,8 @@ pub(crate) struct CallPlan {
     pub(crate) callee_stream: StreamId,
     pub(crate) caller_hz: u32,
     pub(crate) callee_hz: u32,
+    /// From the answer to the hanging up.
+    pub(crate) length: Duration,
 }
 
 impl CallPlan {
@@ -46,11 +48,13 @@ impl CallPlan {
             callee_stream: media.new_id(),
             caller_hz: tone::frequency_hz(first),
             callee_hz: tone::frequency_hz(first.wrapping_add(1)),
+            length: options.lengths.draw(options.duration),
         }
     }
 
     fn stream(&self, is_caller: bool, options: &CallsOptions) -> StreamSpec {
         let both_here = options.listen.is_some();
+        let tones = both_here && options.sound.is_none();
         let (send_hz, expect_hz, hears) = if is_caller {
             (self.caller_hz, self.callee_hz, self.callee_stream)
         } else {
@@ -60,7 +64,8 @@ impl CallPlan {
             address: options.media_address,
             port: None,
             send_hz,
-            expect_hz: both_here.then_some(expect_hz),
+            sound: options.sound.clone(),
+            expect_hz: tones.then_some(expect_hz),
             hears: both_here.then_some(hears),
             payload_type: PAYLOAD_TYPE,
             expect_payload_type: Some(PAYLOAD_TYPE),

@@ -80,7 +80,8 @@ impl Collector {
 }
 
 impl RawEvent {
-    /// The event for the outside.
+    /// The event for the outside. No clock of telephone events is slower than 8000 Hz: with that
+    /// none lasts longer than 8 s.
     pub(crate) fn describe(&self, side: u8, start_ms: i64, clock_hz: u32) -> TelephoneEvent {
         TelephoneEvent {
             side,
@@ -88,7 +89,7 @@ impl RawEvent {
             event: self.event,
             key: key(self.event),
             start_ms,
-            duration_ms: u32::from(self.duration) * 1_000 / clock_hz.max(1),
+            duration_ms: u32::from(self.duration) * 1_000 / clock_hz.max(8_000),
             volume: self.volume,
             reports: self.reports,
         }

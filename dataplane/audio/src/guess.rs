@@ -10,6 +10,8 @@ const CLOCKS: [u32; 9] = [
     8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,
 ];
 
+const AMR: [CodecKind; 2] = [CodecKind::Amr, CodecKind::AmrWb];
+
 /// What was seen of one run's packets.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shape {
@@ -18,6 +20,8 @@ pub(crate) struct Shape {
     neighbours: u32,
     /// Neighbours whose timestamp step is what an Opus packet of these bytes covers.
     opus_steps: u32,
+    /// The same for AMR and AMR-WB, each bit of whose packets is accounted for.
+    amr_steps: [u32; 2],
     wall_sum_ns: i64,
     wall_count: u32,
     packets: u32,
@@ -70,6 +74,13 @@ impl Shape {
             self.neighbours += 1;
             let step = ticks - last.ticks;
             self.opus_steps += u32::from(step == last.opus_samples);
+            // Payloads with a step for each octet need no guess.
+            if step != payload.len() as i64 {
+                for (steps, kind) in self.amr_steps.iter_mut().zip(AMR) {
+                    let samples = Format::usual(kind).samples(payload);
+                    *steps += u32::from(samples == usize::try_from(step).ok());
+                }
+            }
             self.count_pair(last.bytes, step);
             let elapsed = wall_ns - last.wall_ns;
             if (0..200_000_000).contains(&elapsed) {
@@ -169,6 +180,11 @@ impl Shape {
         if self.opus_steps * 5 > self.neighbours * 4 {
             return make(CodecKind::Opus, 48_000, false);
         }
+        for (steps, kind) in self.amr_steps.into_iter().zip(AMR) {
+            if steps * 5 > self.neighbours * 4 {
+                return make(kind, Format::usual(kind).clock_hz, false);
+            }
+        }
         if bytes == 2 * step {
             return make(
                 CodecKind::L16,
@@ -184,6 +200,10 @@ impl Shape {
         }
         if bytes >= 10 && step == bytes / 10 * 80 {
             return make(CodecKind::G729, 8_000, false);
+        }
+        let ilbc = |frame: i64, samples: i64| bytes % frame == 0 && step == bytes / frame * samples;
+        if ilbc(38, 160) || ilbc(50, 240) {
+            return make(CodecKind::Ilbc, 8_000, false);
         }
         let varied = self.pairs.iter().any(|other| other.bytes != pair.bytes);
         if varied && step % 120 == 0 {
@@ -251,8 +271,47 @@ mod tests {
         assert_eq!(guess(same(160, 320), 20), (CodecKind::G722, 16_000, false));
         assert_eq!(guess(same(33, 160), 20), (CodecKind::Gsm, 8_000, false));
         assert_eq!(guess(same(20, 160), 20), (CodecKind::G729, 8_000, false));
+        assert_eq!(guess(same(38, 160), 20), (CodecKind::Ilbc, 8_000, false));
+        assert_eq!(guess(same(50, 240), 30), (CodecKind::Ilbc, 8_000, false));
         let opus = (0..50).map(|n| (vec![0x78; 60 + n % 7], 960));
         assert_eq!(guess(opus, 20), (CodecKind::Opus, 48_000, false));
+    }
+
+    #[test]
+    fn amr_is_told_by_every_bit_of_its_packets() {
+        // Octet-aligned at 12.2 kbit/s (as long as GSM), without alignment at 12.2 and 7.4 (as long as
+        // two frames of G.729), AMR-WB at 12.65.
+        for (head, bytes, step, clock_hz, kind) in [
+            ([0xF0, 0x3C], 33, 160, 8_000, CodecKind::Amr),
+            ([0xF3, 0xC0], 32, 160, 8_000, CodecKind::Amr),
+            ([0xF2, 0x40], 20, 160, 8_000, CodecKind::Amr),
+            ([0xF0, 0x14], 34, 320, 16_000, CodecKind::AmrWb),
+        ] {
+            let packets = (0..50).map(|n: u8| {
+                let mut payload: Vec<u8> = (0..bytes).map(|at| at ^ n).collect();
+                payload[0] = head[0];
+                payload[1] = payload[1] & 0x3F | head[1];
+                if clock_hz == 16_000 || bytes == 33 {
+                    payload[1] = head[1];
+                }
+                (payload, step)
+            });
+            assert_eq!(guess(packets, 20), (kind, clock_hz, false), "{bytes} bytes");
+        }
+        let noise = |bytes: u32| {
+            (0..50_u32).map(move |n| {
+                let octet = |at: u32| {
+                    (n * 7_919 + at * 104_729)
+                        .wrapping_mul(2_654_435_761)
+                        .to_be_bytes()[0]
+                };
+                let mut payload: Vec<u8> = (0..bytes).map(octet).collect();
+                payload[0] |= if bytes == 33 { 0xD0 } else { 0 };
+                (payload, 160)
+            })
+        };
+        assert_eq!(guess(noise(33), 20), (CodecKind::Gsm, 8_000, false));
+        assert_eq!(guess(noise(20), 20), (CodecKind::G729, 8_000, false));
     }
 
     #[test]

@@ -15,11 +15,10 @@ use trunkline_codec::{CodecKind, Decoder, Format};
 
 /// Packets kept while one before them is awaited.
 const QUEUE_MAX: usize = 8_192;
-/// Gaps up to this length are concealed as a whole, ms; longer ones fade out at once.
+/// Gaps up to this length are concealed as a whole, ms.
 const CONCEAL_GAP_MS: i64 = 200;
-/// Fade at the edge of a long loss, ms.
-const FADE_OUT_MS: u32 = 10;
-const FADE_IN_MS: u32 = 2;
+/// Fade inside a longer one at each of its edges, ms.
+const FADE_MS: u32 = 10;
 /// Kept octets this far off their place (samples) are put right at a packet no louder than that.
 const SLIPS: [(i64, u16); 3] = [(160, u16::MAX), (40, 1_000), (8, 100)];
 
@@ -61,12 +60,19 @@ pub struct Gap {
 /// Gaps remembered of one capture.
 const GAPS_MAX: usize = 100_000;
 
+/// No call has more rates; each takes megabytes where rates are far apart.
+const KERNELS_MAX: usize = 4;
+
 /// Kernels by (input rate, output rate), made once.
 #[derive(Default)]
 pub(crate) struct Kernels(HashMap<(u32, u32), Arc<Kernel>>);
 
 impl Kernels {
     fn get(&mut self, input_hz: u32, output_hz: u32) -> Arc<Kernel> {
+        let known = self.0.contains_key(&(input_hz, output_hz));
+        if !known && self.0.len() >= KERNELS_MAX {
+            self.0.clear();
+        }
         self.0
             .entry((input_hz, output_hz))
             .or_insert_with(|| Kernel::new(input_hz, output_hz))
@@ -133,7 +139,7 @@ pub(crate) struct Player<'a> {
     explained: bool,
     voice: Option<Voice>,
     stretch: Option<Stretch>,
-    /// Decoded samples not yet laid; the newest few may still be blended into a concealment.
+    /// Samples concealed by the decoder itself, not yet laid.
     pcm: Vec<i16>,
     /// Samples lost before the packet that is about to be decoded.
     hole: usize,
@@ -412,21 +418,15 @@ impl<'a> Player<'a> {
         };
         stage.counts.decoded += 1;
         let rate = voice.decoder.rate_hz();
-        if resumed {
-            fade_in(&mut self.pcm[before..], rate);
-        }
+        let ticks = count as i64 * i64::from(placed.clock_hz) / i64::from(rate.max(1));
         let hole = std::mem::take(&mut self.hole);
         if hole > 0 {
-            let (known, next) = self.pcm.split_at_mut(before);
-            let tail = before - voice.concealer.lookback().min(before);
-            voice.concealer.begin(&mut known[tail..]);
             stage.scratch.clear();
+            let next = &self.pcm[before..];
             voice.concealer.fill_between(hole, next, &mut stage.scratch);
             self.pcm.splice(before..before, stage.scratch.drain(..));
         }
         voice.concealer.remember(&self.pcm[before + hole..]);
-        let lookback = voice.concealer.lookback();
-        let ticks = count as i64 * i64::from(placed.clock_hz) / i64::from(rate.max(1));
         let mut start = position;
         if self.stretch.is_none() {
             // Nothing of this run is heard twice: what overlaps was heard already.
@@ -438,17 +438,25 @@ impl<'a> Player<'a> {
             if skip == count {
                 return;
             }
+            if resumed {
+                start -= self.lead_in(rate, stage);
+            }
         }
         let stretch = self
             .stretch
             .get_or_insert_with(|| begin_stretch(placed, segment, rate, start, stage));
         stretch.next_ticks = packet.ticks + ticks;
-        if self.pcm.len() > lookback {
-            let ready = self.pcm.len() - lookback;
-            lay(stretch, &self.pcm[..ready], self.run.channel, stage);
-            self.written_to = self.written_to.max(stretch.position);
-            self.pcm.drain(..ready);
-        }
+        lay(stretch, &self.pcm, self.run.channel, stage);
+        self.pcm.clear();
+        self.written_to = self.written_to.max(stretch.position);
+    }
+
+    /// Puts a fade before the sound that ends a long loss; its length in output samples.
+    fn lead_in(&mut self, rate_hz: u32, stage: &mut Stage<'_>) -> i64 {
+        stage.scratch.clear();
+        Concealer::new(rate_hz).fill_between(fade_samples(rate_hz), &self.pcm, &mut stage.scratch);
+        self.pcm.splice(0..0, stage.scratch.drain(..));
+        fade_samples(stage.plan.rate_hz) as i64
     }
 
     /// Fills a gap that loss left. False: it was too long, and the sound begins anew after it.
@@ -471,14 +479,9 @@ impl<'a> Player<'a> {
         }
         stage.counts.concealed += 1;
         if gap_ms > CONCEAL_GAP_MS {
-            let before = self.pcm.len();
-            let tail = before - voice.concealer.lookback().min(before);
-            voice.concealer.begin(&mut self.pcm[tail..]);
-            voice
-                .concealer
-                .fill((rate / 1_000 * FADE_OUT_MS) as usize, &mut self.pcm);
-            fade_out(&mut self.pcm[before..]);
-            voice.concealer.reset();
+            let concealer = &mut voice.concealer;
+            concealer.fill_between(fade_samples(rate), &[], &mut self.pcm);
+            concealer.reset();
             self.end_stretch(stage);
             return false;
         }
@@ -615,16 +618,7 @@ fn lay(stretch: &mut Stretch, samples: &[i16], channel: usize, stage: &mut Stage
     }
 }
 
-fn fade_in(samples: &mut [i16], rate_hz: u32) {
-    let length = (rate_hz / 1_000 * FADE_IN_MS) as usize;
-    for (index, sample) in samples.iter_mut().take(length).enumerate() {
-        *sample = (i32::from(*sample) * index as i32 / length as i32) as i16;
-    }
-}
-
-fn fade_out(samples: &mut [i16]) {
-    let length = samples.len() as i32;
-    for (index, sample) in samples.iter_mut().enumerate() {
-        *sample = (i32::from(*sample) * (length - index as i32) / length) as i16;
-    }
+/// Samples of the fade at an edge of a long loss.
+fn fade_samples(rate_hz: u32) -> usize {
+    (rate_hz / 1_000 * FADE_MS) as usize
 }

@@ -159,6 +159,18 @@ impl Output {
         Ok(())
     }
 
+    /// From the next tone to the one after it in the same channel, ms: a key ends the one before.
+    fn until_next_tone(&self, plan: &Plan) -> u64 {
+        let mut events = plan.events()[self.next_tone..].iter();
+        let Some(event) = events.next() else { return 0 };
+        let mut later = events
+            .take_while(|later| later.start_ms < event.start_ms + i64::from(event.duration_ms));
+        let next = later.find(|later| later.channel == event.channel);
+        next.map_or(u64::MAX, |next| {
+            next.start_ms.saturating_sub(event.start_ms).unsigned_abs()
+        })
+    }
+
     /// Lays the tones of telephone events that begin in the next `count` samples.
     fn add_tones(&mut self, stage: &mut Stage<'_>, count: usize) {
         if !stage.plan.tones {
@@ -171,7 +183,8 @@ impl Output {
             if position >= end {
                 return;
             }
-            let samples = (u64::from(event.duration_ms) * u64::from(rate) / 1_000) as usize;
+            let ms = u64::from(event.duration_ms).min(self.until_next_tone(stage.plan));
+            let samples = (ms * u64::from(rate) / 1_000) as usize;
             let mut sound = Vec::with_capacity(samples);
             tone::dtmf(event.event, TONE_DBM0, rate, samples, &mut sound);
             stage.tracks[event.channel].add(position, &sound);

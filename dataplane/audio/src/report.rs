@@ -1,5 +1,7 @@
 //! What the first pass found, for people: streams, codecs, losses.
 
+use trunkline_codec::CodecKind;
+
 /// One codec of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecUse {
@@ -70,15 +72,18 @@ impl StreamReport {
         self.lost as f64 * 100.0 / self.expected as f64
     }
 
-    /// Listening quality from 1 to 4.5, estimated from loss and jitter by the E-model of
-    /// ITU-T G.107 with default values and G.113's factors for G.711 with concealment.
+    /// Listening quality from 1 to 4.5, estimated from loss and jitter for the codec that most
+    /// packets have; see [`trunkline_codec::Impairment`]. `None` where that codec is not rated.
     #[must_use]
-    pub fn mos(&self) -> f64 {
+    pub fn mos(&self) -> Option<f64> {
+        let (codec, _) = self
+            .codecs
+            .iter()
+            .filter_map(|seen| Some((CodecKind::from_name(&seen.codec)?, seen.packets)))
+            .filter(|(kind, _)| kind.is_sound())
+            .max_by_key(|(_, packets)| *packets)?;
+        // A packet of 20 ms, and a jitter buffer of twice the jitter.
         let delay_ms = 20.0 + 2.0 * self.jitter_ms;
-        let delay_impairment = 0.024 * delay_ms + 0.11 * (delay_ms - 177.3).max(0.0);
-        let loss = self.loss_percent();
-        let loss_impairment = 95.0 * loss / (loss + 25.1);
-        let r = (93.2 - delay_impairment - loss_impairment).clamp(0.0, 100.0);
-        1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6
+        Some(codec.impairment()?.mos(self.loss_percent(), delay_ms))
     }
 }

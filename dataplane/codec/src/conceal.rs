@@ -3,14 +3,14 @@
 //!
 //! The signal before a loss is continued with its last pitch period (after 10 and 20 ms with the
 //! last two and three), faded by a fifth each 10 ms from the second on and silent after 60 ms.
-//! The last quarter of a period before the loss and the first samples after it are cross-faded.
-//! Where the sound after the loss is known, [`Concealer::fill_between`] continues that backwards
-//! in the same way and cross-fades both, which leaves what was received after the loss untouched.
+//! The sound after the loss is continued backwards in the same way, and both are cross-faded.
+//!
+//! Samples that were received stay as they are: appendix I blends the last quarter of a period
+//! before the loss into the repetition, which costs a delay and changes what was heard. Here the
+//! step between the last sample received and the repetition is taken out of the repetition, and
+//! fades over that quarter inside the loss.
 
 use std::ops::RangeInclusive;
-
-/// Longest loss that is concealed, in ms; what is longer ends in silence.
-pub const CONCEAL_MS_MAX: u32 = 60;
 
 /// Keeps the recent past of one stream and continues it on demand.
 #[derive(Debug, Clone)]
@@ -19,23 +19,6 @@ pub struct Concealer {
     /// The past, newest last; at most `2 * keep` samples, of which the last `keep` count.
     history: Vec<i16>,
     keep: usize,
-    /// State while a loss goes on.
-    loss: Option<Loss>,
-}
-
-#[derive(Debug, Clone)]
-struct Loss {
-    /// One to three pitch periods, cross-faded so that they can be repeated.
-    cycle: Vec<f32>,
-    /// The last three pitch periods before the loss.
-    past: Vec<f32>,
-    pitch: usize,
-    /// Pitch periods in `cycle`.
-    periods: usize,
-    /// Where in `cycle` the next sample comes from.
-    position: usize,
-    /// Samples made so far.
-    made: usize,
 }
 
 impl Concealer {
@@ -48,21 +31,12 @@ impl Concealer {
             rate_hz,
             history: Vec::with_capacity(2 * keep),
             keep,
-            loss: None,
         }
-    }
-
-    /// Samples before a loss that [`Self::begin`] may change: a quarter of the longest period
-    /// (3.75 ms). Whoever writes the stream out holds that many back.
-    #[must_use]
-    pub fn lookback(&self) -> usize {
-        (self.rate_hz as usize * 30).div_ceil(8_000)
     }
 
     /// Forgets the past: what comes next does not continue it.
     pub fn reset(&mut self) {
         self.history.clear();
-        self.loss = None;
     }
 
     /// Takes note of samples received.
@@ -78,113 +52,83 @@ impl Concealer {
         self.history.extend_from_slice(tail);
     }
 
-    /// Begins a loss. `tail` is the last [`Self::lookback`] samples before it (or fewer), not yet
-    /// heard by anybody: its end is blended into the repetition. Without a past nothing happens
-    /// and [`Self::fill`] gives silence.
-    pub fn begin(&mut self, tail: &mut [i16]) {
+    /// Appends `samples` samples between what was remembered and `next`, the sound after the loss.
+    /// Without a past they fade in towards `next`, without `next` they fade out.
+    pub fn fill_between(&mut self, samples: usize, next: &[i16], output: &mut Vec<i16>) {
         let past = &self.history[self.history.len().saturating_sub(self.keep)..];
-        if past.len() < self.keep {
-            self.loss = None;
-            return;
-        }
         let past: Vec<f32> = past.iter().map(|&sample| f32::from(sample)).collect();
-        let pitch = find_pitch(&past, self.rate_hz);
-        let mut loss = Loss {
+        let near_future = &next[..next.len().min(self.keep)];
+        let future: Vec<f32> = near_future.iter().rev().map(|&s| f32::from(s)).collect();
+        let unit = (self.rate_hz as usize / 100).max(1);
+        let pitch = find_pitch(&past, self.rate_hz, None);
+        let mut forward = Repetition::new(past, pitch, unit);
+        let pitch = find_pitch(&future, self.rate_hz, (pitch > 1).then_some(pitch));
+        let mut backward = Repetition::new(future, pitch, unit);
+
+        let start = output.len();
+        let weight = |index: usize| (index + 1) as f32 / (samples + 1) as f32;
+        let later = (0..samples).map(|index| forward.next() * (1.0 - weight(index)));
+        let mut made: Vec<f32> = later.collect();
+        for (index, sample) in made.iter_mut().enumerate().rev() {
+            *sample += backward.next() * weight(index);
+        }
+        output.extend(made.into_iter().map(|sample| sample as i16));
+        // A second loss soon after this one continues what was heard.
+        self.remember(&output[start..]);
+    }
+}
+
+/// A signal going on beyond its end.
+#[derive(Debug, Clone)]
+struct Repetition {
+    /// One to three pitch periods, cross-faded so that they can be repeated.
+    cycle: Vec<f32>,
+    /// What is repeated, newest last.
+    past: Vec<f32>,
+    pitch: usize,
+    /// Pitch periods in `cycle`.
+    periods: usize,
+    /// Where in `cycle` the next sample comes from.
+    position: usize,
+    /// Samples made so far.
+    made: usize,
+    /// Samples of 10 ms.
+    unit: usize,
+    /// From the repetition up to the signal where the one begins and the other ends.
+    step: f32,
+}
+
+impl Repetition {
+    fn new(past: Vec<f32>, pitch: usize, unit: usize) -> Self {
+        let last = past.last().copied().unwrap_or(0.0);
+        let before = past
+            .len()
+            .checked_sub(pitch + 1)
+            .map_or(last, |at| past[at]);
+        let mut repetition = Self {
             cycle: Vec::new(),
             past,
             pitch,
             periods: 0,
             position: 0,
             made: 0,
+            unit,
+            step: last - before,
         };
-        loss.extend(1);
-        let overlap = (pitch / 4).min(tail.len());
-        let cycle_end = &loss.cycle[loss.cycle.len() - overlap..];
-        let start = tail.len() - overlap;
-        for (sample, &blended) in tail[start..].iter_mut().zip(cycle_end) {
-            *sample = blended as i16;
-        }
-        self.loss = Some(loss);
+        repetition.extend(1);
+        repetition
     }
 
-    /// Appends `samples` samples of the loss begun by [`Self::begin`].
-    pub fn fill(&mut self, samples: usize, output: &mut Vec<i16>) {
-        let unit = self.rate_hz as usize / 100;
-        let Some(loss) = &mut self.loss else {
-            output.extend(std::iter::repeat_n(0, samples));
-            return;
-        };
-        let start = output.len();
-        output.extend((0..samples).map(|_| loss.next(unit)));
-        // A second loss soon after this one continues what was heard.
-        self.remember(&output[start..]);
-    }
-
-    /// Appends `samples` samples between the loss begun by [`Self::begin`] and `next`, the sound
-    /// right after it, and ends the loss.
-    pub fn fill_between(&mut self, samples: usize, next: &[i16], output: &mut Vec<i16>) {
-        let start = output.len();
-        let forward_pitch = self.loss.as_ref().map(|loss| loss.pitch);
-        self.fill(samples, output);
-        self.loss = None;
-        let Some(pitch) = forward_pitch else { return };
-        let future: Vec<f32> = next
-            .iter()
-            .take(self.keep)
-            .rev()
-            .map(|&s| f32::from(s))
-            .collect();
-        let lags = (pitch * 4 / 5).max(2)..=(pitch * 5 / 4).min(future.len() * 3 / 5);
-        if lags.is_empty() {
-            return;
-        }
-        let unit = self.rate_hz as usize / 100;
-        let pitch = best_lag(&future, lags, self.rate_hz as usize / 50);
-        let mut backward = Loss {
-            cycle: Vec::new(),
-            past: future,
-            pitch,
-            periods: 0,
-            position: 0,
-            made: 0,
-        };
-        backward.extend(1);
-        for (index, sample) in output[start..].iter_mut().enumerate().rev() {
-            let weight = (index + 1) as f32 / (samples + 1) as f32;
-            let earlier = f32::from(backward.next(unit));
-            *sample = (f32::from(*sample) * (1.0 - weight) + earlier * weight) as i16;
-        }
-    }
-
-    /// Ends a loss: cross-fades the first samples received after it with the repetition.
-    /// To be called before they are remembered.
-    pub fn recover(&mut self, samples: &mut [i16]) {
-        let unit = self.rate_hz as usize / 100;
-        let Some(mut loss) = self.loss.take() else {
-            return;
-        };
-        let lost_units = loss.made.div_ceil(unit.max(1));
-        // A quarter of a period, and 4 ms more for each further 10 ms lost, at most 10 ms.
-        let overlap = (loss.pitch / 4 + lost_units.saturating_sub(1) * unit * 2 / 5).min(unit);
-        let overlap = overlap.min(samples.len());
-        for (index, sample) in samples[..overlap].iter_mut().enumerate() {
-            let weight = (index + 1) as f32 / (overlap + 1) as f32;
-            let repeated = f32::from(loss.next(unit));
-            *sample = (f32::from(*sample) * weight + repeated * (1.0 - weight)) as i16;
-        }
-    }
-}
-
-impl Loss {
     /// Rebuilds the cycle from the last `periods` pitch periods.
     fn extend(&mut self, periods: usize) {
         let quarter = self.pitch / 4;
-        let known = (self.past.len() - quarter) / self.pitch;
-        let length = self.pitch * periods.min(known).max(1);
+        let known = self.past.len().saturating_sub(quarter) / self.pitch;
+        let length = (self.pitch * periods.min(known).max(1)).min(self.past.len());
         let start = self.past.len() - length;
         self.cycle.clear();
         self.cycle.extend_from_slice(&self.past[start..]);
         // The end of the cycle runs into its beginning: blend it with what preceded the beginning.
+        let quarter = quarter.min(start);
         for index in 0..quarter {
             let weight = (index + 1) as f32 / (quarter + 1) as f32;
             let before = self.past[start - quarter + index];
@@ -194,29 +138,38 @@ impl Loss {
         self.periods = periods;
     }
 
-    fn next(&mut self, unit: usize) -> i16 {
-        let units = self.made / unit.max(1);
-        if units >= 6 {
-            self.made += 1;
-            return 0;
+    fn next(&mut self) -> f32 {
+        let units = self.made / self.unit;
+        if units >= 6 || self.cycle.is_empty() {
+            return 0.0;
         }
         let periods = (units + 1).min(3);
         if periods > self.periods && self.position == 0 {
             self.extend(periods);
         }
-        let sample = self.cycle[self.position];
+        let quarter = self.pitch / 4;
+        let left = quarter.saturating_sub(self.made) as f32 / (quarter + 1) as f32;
+        let sample = self.cycle[self.position] + self.step * left;
         self.position = (self.position + 1) % self.cycle.len();
-        let faded = self.made.saturating_sub(unit) as f32 / (5 * unit.max(1)) as f32;
+        let faded = self.made.saturating_sub(self.unit) as f32 / (5 * self.unit) as f32;
         self.made += 1;
-        (sample * (1.0 - faded)) as i16
+        sample * (1.0 - faded)
     }
 }
 
-/// The lag of 5 to 15 ms at which the last 20 ms resemble what came before most.
-fn find_pitch(past: &[f32], rate_hz: u32) -> usize {
+/// The lag at which the last 20 ms resemble what came before most: of 5 to 15 ms, or near `near`.
+/// 1 when there is too little sound to tell.
+fn find_pitch(past: &[f32], rate_hz: u32, near: Option<usize>) -> usize {
     let rate = rate_hz as usize;
-    let (shortest, longest) = ((rate / 200).max(2), (rate * 3 / 200).max(3));
-    best_lag(past, shortest..=longest, rate / 50)
+    let (shortest, longest) = match near {
+        None => ((rate / 200).max(2), (rate * 3 / 200).max(3)),
+        Some(pitch) => ((pitch * 4 / 5).max(2), pitch * 5 / 4),
+    };
+    let lags = shortest..=longest.min(past.len() * 3 / 5);
+    if lags.is_empty() {
+        return 1;
+    }
+    best_lag(past, lags, rate / 50)
 }
 
 /// The lag among `lags` at which the last samples (`window` of them, where there are so many)
@@ -286,48 +239,73 @@ mod tests {
             let mut concealer = Concealer::new(rate_hz);
             let (before, rest) = sound.split_at(frame * 5);
             concealer.remember(before);
-            let mut tail = before[before.len() - concealer.lookback()..].to_vec();
-            let untouched = tail.clone();
-            concealer.begin(&mut tail);
-            assert!(snr_db(&untouched, &tail) > 15.0, "the tail is only blended");
             let mut made = Vec::new();
-            concealer.fill(frame, &mut made);
-            let quality = snr_db(&rest[..frame / 2], &made[..frame / 2]);
-            assert!(quality > 12.0, "{rate_hz}: {quality:.1} dB");
-            let mut after = rest[frame..2 * frame].to_vec();
-            concealer.recover(&mut after);
-            assert!(snr_db(&rest[frame..2 * frame], &after) > 10.0);
-            assert_eq!(
-                after[frame / 2..],
-                rest[frame + frame / 2..2 * frame],
-                "10 ms at most"
-            );
+            concealer.fill_between(frame, &rest[frame..2 * frame], &mut made);
+            assert_eq!(made.len(), frame);
+            let quality = snr_db(&rest[..frame], &made);
+            assert!(quality > 15.0, "{rate_hz}: {quality:.1} dB");
+        }
+    }
+
+    /// The greatest step from one sample to the next.
+    fn steepest(sound: &[i16]) -> u16 {
+        let steps = sound.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
+        steps.max().unwrap_or(0)
+    }
+
+    #[test]
+    fn both_edges_of_a_loss_are_smooth() {
+        let sound = voiced(8_000, 4_000);
+        let usual = steepest(&sound);
+        for at in (400..1_400).step_by(37) {
+            for samples in [40, 160, 480, 1_600] {
+                let (before, rest) = sound.split_at(at);
+                let next = &rest[samples..samples + 160];
+                let mut concealer = Concealer::new(8_000);
+                concealer.remember(before);
+                let mut all = before[at - 20..].to_vec();
+                concealer.fill_between(samples, next, &mut all);
+                all.extend_from_slice(&next[..20]);
+                let found = steepest(&all);
+                assert!(
+                    found < usual + usual / 2,
+                    "{samples} samples at {at}: {found} against {usual}"
+                );
+            }
         }
     }
 
     #[test]
-    fn long_losses_fade_to_silence() {
+    fn without_an_end_the_sound_fades_out_and_without_a_beginning_it_fades_in() {
+        let sound = voiced(8_000, 800);
         let mut concealer = Concealer::new(8_000);
-        concealer.remember(&voiced(8_000, 800));
-        concealer.begin(&mut []);
+        concealer.remember(&sound);
         let mut made = Vec::new();
-        concealer.fill(800, &mut made);
+        concealer.fill_between(800, &[], &mut made);
         let peak = |part: &[i16]| part.iter().map(|s| s.unsigned_abs()).max().unwrap_or(0);
         assert!(peak(&made[..80]) > 5_000);
         assert!(peak(&made[320..400]) < peak(&made[..80]));
         assert_eq!(peak(&made[480..]), 0);
+        made.clear();
+        concealer.reset();
+        concealer.fill_between(80, &sound[..160], &mut made);
+        assert!(peak(&made[..8]) < 2_500 && peak(&made[60..]) > 2_500);
+        assert!(made[79].abs_diff(sound[0]) < steepest(&sound));
     }
 
     #[test]
-    fn without_a_past_there_is_silence() {
+    fn little_sound_or_none_is_no_trouble() {
         let mut concealer = Concealer::new(8_000);
-        concealer.remember(&[1_000; 100]);
-        concealer.begin(&mut []);
         let mut made = Vec::new();
-        concealer.fill(160, &mut made);
+        concealer.fill_between(160, &[], &mut made);
         assert_eq!(made, vec![0; 160]);
-        let mut after = vec![5; 160];
-        concealer.recover(&mut after);
-        assert_eq!(after, vec![5; 160]);
+        for count in [1, 2, 5, 30, 67, 100] {
+            let mut concealer = Concealer::new(8_000);
+            concealer.remember(&vec![1_000; count]);
+            made.clear();
+            concealer.fill_between(160, &vec![1_000; count], &mut made);
+            assert_eq!(made.len(), 160);
+            assert!(made[0] > 950 && made[159] > 950, "{count}");
+        }
     }
 }

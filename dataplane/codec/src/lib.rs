@@ -15,11 +15,13 @@ mod g729;
 mod gsm;
 mod l16;
 mod opus;
+mod quality;
 pub mod telephone_event;
 pub mod tone;
 
 pub use format::{CodecKind, Format, Framing};
 pub use opus::OpusFileEncoder;
+pub use quality::Impairment;
 
 /// Why a payload or a format was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

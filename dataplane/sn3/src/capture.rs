@@ -83,12 +83,12 @@ impl std::fmt::Display for Damage {
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file could not be read.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// File.
         path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
+        /// Cause: part of the message, so that no chain of errors tells it twice.
+        cause: std::io::Error,
     },
     /// No magic of a known format.
     #[error("{path}: byte 0: not an SN3 segment and not an SN1, SN2 or SN3 blob")]
@@ -292,9 +292,9 @@ impl Capture {
     /// # Errors
     /// See [`CaptureError`]. Damage is no error: see [`Capture::damages`].
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let bytes = Bytes::open(path).map_err(|source| CaptureError::Io {
+        let bytes = Bytes::open(path).map_err(|cause| CaptureError::Io {
             path: path.to_path_buf(),
-            source,
+            cause,
         })?;
         if !SegmentReader::looks_like_segment(&bytes) {
             return Self::over_blob(bytes, path);
@@ -342,7 +342,7 @@ impl Capture {
         )?))
     }
 
-    fn over_recording(reader: RecordingReader) -> Self {
+    pub(crate) fn over_recording(reader: RecordingReader) -> Self {
         let damages = reader.damages().to_vec();
         let recording = reader.recording();
         Self {
@@ -357,7 +357,7 @@ impl Capture {
         .gather()
     }
 
-    fn over_blob(bytes: Bytes, path: &Path) -> Result<Self, CaptureError> {
+    pub(crate) fn over_blob(bytes: Bytes, path: &Path) -> Result<Self, CaptureError> {
         let mut frames = ClassicFrames::new(&bytes).ok_or_else(|| CaptureError::NotACapture {
             path: path.to_path_buf(),
         })?;

@@ -6,6 +6,7 @@
 mod assemble;
 pub mod capture;
 pub mod classic;
+mod directory;
 pub mod erase;
 pub mod export;
 pub mod extent;
@@ -24,6 +25,7 @@ pub mod verify;
 pub mod writer;
 
 pub use capture::{Capture, CaptureError, CaptureFormat, Damage};
+pub use directory::SegmentDirectory;
 pub use frame::{Frame, FrameHead, FrameKind, flags};
 pub use map::Bytes;
 pub use reader::SegmentReader;

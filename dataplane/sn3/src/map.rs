@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::Mmap;
 
@@ -23,18 +25,28 @@ impl Bytes {
     /// Segments only grow until they are finished and are never cut below what was written, so a
     /// mapping of one stays valid while it is written on. Erasing punches holes, which read as zeros.
     ///
+    /// A pipe is first copied into a file without a name: it can be read only once, and may be
+    /// longer than the memory.
+    ///
     /// # Errors
-    /// Those of opening and mapping; what cannot be mapped (a pipe) is read into memory.
+    /// Those of opening, copying and mapping; what is neither a file nor a pipe is refused.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
+        let kind = std::fs::metadata(path)?.file_type();
+        if kind.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        if !metadata.is_file() || metadata.len() == 0 {
-            let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut file, &mut bytes)?;
-            return Ok(Self::Memory(bytes));
+        if !kind.is_file() && !kind.is_fifo() {
+            let why = "neither a file nor a pipe";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let mut file = File::open(path)?;
+        if kind.is_fifo() {
+            let mut copy = unnamed_file()?;
+            io::copy(&mut file, &mut copy)?;
+            file = copy;
+        }
+        if file.metadata()?.len() == 0 {
+            return Ok(Self::Memory(Vec::new()));
         }
         // SAFETY: the mapping is read-only and private to this value. The bytes may change under it
         // when another process writes the file; every reader here treats them as untrusted and
@@ -42,6 +54,22 @@ impl Bytes {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self::Map(map))
     }
+}
+
+/// A file that is gone when it is closed.
+fn unnamed_file() -> io::Result<File> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("sn3-{}-{count}.pipe", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 impl Deref for Bytes {

@@ -55,10 +55,18 @@ impl SegmentReader {
     /// # Errors
     /// I/O, or [`CaptureError::NotACapture`] when it does not start as a segment does.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let io = |source| CaptureError::Io {
+        let io = |cause| CaptureError::Io {
             path: path.to_path_buf(),
-            source,
+            cause,
         };
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            // Its neighbours and its lock could not be looked at.
+            let why = "a segment has to be a file";
+            return Err(io(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                why,
+            )));
+        }
         let bytes = Bytes::open(path).map_err(io)?;
         let mut reader = Self::over(bytes, path)?;
         reader.live = reader.footer.is_none() && is_locked(path);

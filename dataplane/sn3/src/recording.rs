@@ -1,7 +1,7 @@
 //! Gathers one recording's extents over segments and iterates over their frames.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::assemble::Pieces;
 use crate::capture::{CaptureError, Damage};
@@ -41,18 +41,28 @@ impl RecordingReader {
         recording: u64,
         last: Option<(u32, u32)>,
     ) -> Result<Self, CaptureError> {
-        let io = |source| CaptureError::Io {
+        let io = |cause| CaptureError::Io {
             path: directory.to_path_buf(),
-            source,
+            cause,
         };
         let listed = segment::list(directory).map_err(io)?;
+        Self::in_segments(&listed, directory, recording, last)
+    }
+
+    /// The same from a directory that was listed before.
+    pub(crate) fn in_segments(
+        listed: &[(u32, PathBuf)],
+        directory: &Path,
+        recording: u64,
+        last: Option<(u32, u32)>,
+    ) -> Result<Self, CaptureError> {
         if let Some(last) = last
-            && let Some(reader) = Self::by_chain(&listed, recording, last)
+            && let Some(reader) = Self::by_chain(listed, recording, last)
         {
             return Ok(reader);
         }
         let mut reader = Self::empty(recording);
-        for (_, path) in &listed {
+        for (_, path) in listed {
             // A segment that cannot be opened at all is no reason to lose the others.
             match SegmentReader::open(path) {
                 Ok(segment) => reader.add(segment),
@@ -107,11 +117,7 @@ impl RecordingReader {
         }
     }
 
-    fn by_chain(
-        listed: &[(u32, std::path::PathBuf)],
-        recording: u64,
-        last: (u32, u32),
-    ) -> Option<Self> {
+    fn by_chain(listed: &[(u32, PathBuf)], recording: u64, last: (u32, u32)) -> Option<Self> {
         let mut reader = Self::empty(recording);
         let (mut number, mut page) = last;
         while number != 0 {
@@ -158,7 +164,7 @@ impl RecordingReader {
     }
 
     /// Adds what segments from `first` on hold behind the chain's end.
-    fn add_behind(&mut self, listed: &[(u32, std::path::PathBuf)], first: u32) {
+    fn add_behind(&mut self, listed: &[(u32, PathBuf)], first: u32) {
         let last = self.parts.last().map(|part| part.header.ordinal);
         for (_, path) in listed.iter().filter(|(number, _)| *number >= first) {
             let Ok(segment) = SegmentReader::open(path) else {

@@ -146,17 +146,21 @@ fn survey(reader: &SegmentReader, header: &SegmentHeader) -> (Leftover, Repairs,
     }
     let mut repairs = Repairs::new();
     let mut lost = Vec::new();
-    let last_whole = state.next_page;
+    let end_of_kept = |(page, _, kept): &(u32, u32, Option<(ExtentHeader, Vec<u8>)>)| {
+        Some(page + u32::from(kept.as_ref()?.0.units))
+    };
+    let last_kept = damaged.iter().filter_map(end_of_kept).max();
+    state.next_page = state.next_page.max(last_kept.unwrap_or(0));
     for (page, units, kept) in damaged {
         let mut at = page;
         if let Some((header, bytes)) = kept {
             at += u32::from(header.units);
             entries.push((page, header));
             repairs.push((page, bytes));
-            state.next_page = state.next_page.max(at);
         }
-        let end = page + units;
-        if at < end && end <= last_whole {
+        // What is torn behind everything that is kept will be written over.
+        let end = (page + units).min(state.next_page);
+        if at < end {
             lost.push((
                 u64::from(at) * UNIT as u64,
                 u64::from(end - at) * UNIT as u64,

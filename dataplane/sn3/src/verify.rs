@@ -47,15 +47,26 @@ impl VerifyReport {
 /// # Errors
 /// The file cannot be read, or is none of these.
 pub fn verify(path: &Path) -> Result<VerifyReport, CaptureError> {
-    let bytes = Bytes::open(path).map_err(|source| CaptureError::Io {
+    let bytes = Bytes::open(path).map_err(|cause| CaptureError::Io {
         path: path.to_path_buf(),
-        source,
+        cause,
     })?;
     if SegmentReader::looks_like_segment(&bytes) {
         drop(bytes);
         return Ok(verify_segment(&SegmentReader::open(path)?));
     }
-    let capture = Capture::open(path)?;
+    verify_bytes(bytes, path)
+}
+
+/// The same of bytes; `path` is used in messages.
+///
+/// # Errors
+/// The bytes are none of these.
+pub fn verify_bytes(bytes: Bytes, path: &Path) -> Result<VerifyReport, CaptureError> {
+    if SegmentReader::looks_like_segment(&bytes) {
+        return Ok(verify_segment(&SegmentReader::over(bytes, path)?));
+    }
+    let capture = Capture::over_blob(bytes, path)?;
     Ok(VerifyReport {
         format: capture.format(),
         segment: 0,

@@ -5,6 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::{Item, Random, call, one_segment, read_items};
+use trunkline_sn3::record::ClockTriple;
+use trunkline_sn3::recover::{Finished, Image, finish_leftover, rescue};
 use trunkline_sn3::sim::{Faults, SimDisk};
 use trunkline_sn3::verify::{VerifyReport, verify, verify_segment};
 use trunkline_sn3::{Bytes, Capture, SegmentReader};
@@ -194,6 +196,47 @@ fn mutated_files_of_every_format_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn recovery_of_mutated_leftovers_makes_whole_segments() {
+    let disk = SimDisk::new();
+    drop(one_segment(&disk, &[(3, call(80, 77)), (4, call(30, 5))]));
+    let leftover = disk.bytes(1).expect("written");
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut random = Random(1_811);
+    let mut recovered = 0;
+    for round in 0..400 {
+        let mut broken = leftover.clone();
+        for _ in 0..=random.below(5) {
+            mutate(&mut broken, &mut random);
+        }
+        let inside = directory.path().join(format!("{round}"));
+        std::fs::create_dir(&inside).expect("created");
+        let path = inside.join("w0-00000001.sn3s");
+        std::fs::write(&path, &broken).expect("written");
+        if let Ok(Finished::Recovered { .. }) = finish_leftover(&path) {
+            recovered += 1;
+            let report = verify(&path).expect("a segment");
+            assert!(report.is_whole(), "round {round}: {:?}", report.damages);
+        }
+        // The same bytes as the memory of the process that died.
+        let images: Vec<Image> = broken[UNIT.min(broken.len())..]
+            .chunks(4 * UNIT)
+            .map(|bytes| Image {
+                worker: 1,
+                bytes: bytes.to_vec(),
+            })
+            .collect();
+        let rescued = rescue(&inside, &images, 1, ClockTriple::default()).expect("rescued");
+        for one in &rescued {
+            let path = inside.join(format!("w1-{:08}.sn3s", one.segment));
+            let report = verify(&path).expect("a segment");
+            assert!(report.is_whole(), "round {round}: {:?}", report.damages);
+        }
+        std::fs::remove_dir_all(&inside).expect("removed");
+    }
+    assert!(recovered > 100, "{recovered}");
 }
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {

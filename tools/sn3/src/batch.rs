@@ -1,16 +1,17 @@
 //! Many recordings at once: all of a directory, or those that a query finds.
 
-use crate::output::interrupted;
+use crate::Outcome;
+use crate::output::{interrupted, is_capture};
 use crate::wav::{Arguments, Converted, convert};
-use crate::{Outcome, listing};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use trunkline_sn3::{Capture, segment};
+use std::sync::{Mutex, PoisonError};
+use trunkline_sn3::{Capture, SegmentDirectory};
 
 /// How deep directories are searched, and how many files of one search are taken.
 const DEPTH_MAX: usize = 16;
@@ -66,34 +67,45 @@ impl Condition {
     }
 }
 
-enum Job {
-    /// A recording in the segments of a directory.
-    Recording(PathBuf, u64),
+/// One recording to be converted.
+enum Job<'d> {
+    /// In the segments of a directory; its output's name begins with `prefix`.
+    Recording {
+        directory: &'d SegmentDirectory,
+        path: PathBuf,
+        number: u64,
+        prefix: String,
+    },
     /// A file, and what its output is called.
-    File(PathBuf, String),
+    File { path: PathBuf, name: String },
 }
 
-impl Job {
+impl Job<'_> {
     fn open(&self) -> Result<(Capture, String)> {
         match self {
-            Self::Recording(directory, number) => {
-                let capture = Capture::open_in_directory(directory, *number, None)?;
-                let id = capture
-                    .facts()
-                    .open
-                    .as_ref()
-                    .map(|open| open.recording_id.clone());
+            Self::Recording {
+                directory,
+                number,
+                prefix,
+                ..
+            } => {
+                let capture = directory.open(*number)?;
+                let open = capture.facts().open.as_ref();
                 let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-                let id = id.filter(|id| !id.is_empty() && id.chars().all(plain));
-                Ok((capture, id.unwrap_or_else(|| number.to_string())))
+                let id = open
+                    .map(|open| open.recording_id.as_str())
+                    .filter(|id| !id.is_empty() && id.chars().all(plain));
+                let name = id.map_or(number.to_string(), str::to_owned);
+                let name = format!("{prefix}{name}");
+                Ok((capture, name))
             }
-            Self::File(path, name) => Ok((Capture::open(path)?, name.clone())),
+            Self::File { path, name } => Ok((Capture::open(path)?, name.clone())),
         }
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Recording(path, _) | Self::File(path, _) => path,
+            Self::Recording { path, .. } | Self::File { path, .. } => path,
         }
     }
 }
@@ -108,16 +120,19 @@ enum Done {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let directory = &arguments.source.file;
-    let mut jobs = Vec::new();
-    find(directory, "", 0, &mut jobs)
+    let mut found = Found::default();
+    found
+        .look_through(directory, "", 0)
         .with_context(|| format!("{}: cannot be listed", directory.display()))?;
+    let jobs = found.jobs();
     anyhow::ensure!(
-        !jobs.is_empty(),
+        !jobs.is_empty() || found.problems > 0,
         "{}: no captures in there",
         directory.display()
     );
     std::fs::create_dir_all(&arguments.output)
         .with_context(|| arguments.output.display().to_string())?;
+    let names = Names::of(&jobs);
     let bar = ProgressBar::with_draw_target(Some(jobs.len() as u64), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -135,7 +150,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                 while !interrupted() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(index) else { break };
-                    let done = work(job, arguments);
+                    let done = work(job, &names, arguments);
                     bar.inc(1);
                     if let Ok(mut results) = results.lock() {
                         results.push((index, done));
@@ -148,10 +163,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     anyhow::ensure!(!interrupted(), "cancelled");
     let mut results = results.into_inner().unwrap_or_default();
     results.sort_by_key(|(index, _)| *index);
-    summarise(arguments, &jobs, &results)
+    let outcome = summarise(arguments, &jobs, &results)?;
+    Ok(if found.problems > 0 {
+        Outcome::Flawed
+    } else {
+        outcome
+    })
 }
 
-fn work(job: &Job, arguments: &Arguments) -> Done {
+fn work(job: &Job<'_>, names: &Names, arguments: &Arguments) -> Done {
     let attempt = || -> Result<Done> {
         let (capture, name) = job.open()?;
         if !arguments
@@ -161,16 +181,22 @@ fn work(job: &Job, arguments: &Arguments) -> Done {
         {
             return Ok(Done::Passed);
         }
-        let container = arguments.container_in_directory();
-        let output = arguments
-            .output
-            .join(format!("{name}.{}", container.extension()));
-        convert(&capture, job.path(), &output, container, arguments, true).map(Done::Converted)
+        let name = match job {
+            Job::File { .. } => name,
+            Job::Recording { .. } => names.claim(name),
+        };
+        let file_name = format!("{name}.{}", arguments.container().extension());
+        let output = arguments.output.join(file_name);
+        convert(&capture, job.path(), &output, arguments, true).map(Done::Converted)
     };
     attempt().unwrap_or_else(|error| Done::Failed(format!("{error:#}")))
 }
 
-fn summarise(arguments: &Arguments, jobs: &[Job], results: &[(usize, Done)]) -> Result<Outcome> {
+fn summarise(
+    arguments: &Arguments,
+    jobs: &[Job<'_>],
+    results: &[(usize, Done)],
+) -> Result<Outcome> {
     let (mut converted, mut damaged, mut failed, mut seconds) = (0, 0, 0, 0);
     let mut list = Vec::new();
     for (index, done) in results {
@@ -206,34 +232,104 @@ fn summarise(arguments: &Arguments, jobs: &[Job], results: &[(usize, Done)]) -> 
     })
 }
 
-/// Collects the captures in a directory and those below it.
-fn find(directory: &Path, prefix: &str, depth: usize, jobs: &mut Vec<Job>) -> Result<()> {
-    if !segment::list(directory)?.is_empty() {
-        for number in listing::recordings_in(directory)? {
-            jobs.push(Job::Recording(directory.to_path_buf(), number));
-        }
+/// Output names that are taken, so that no two recordings are written to one file.
+struct Names(Mutex<HashSet<String>>);
+
+impl Names {
+    /// Those of files are known from the start.
+    fn of(jobs: &[Job<'_>]) -> Self {
+        let of_files = jobs.iter().filter_map(|job| match job {
+            Job::File { name, .. } => Some(name.clone()),
+            Job::Recording { .. } => None,
+        });
+        Self(Mutex::new(of_files.collect()))
     }
-    let mut entries: Vec<_> = std::fs::read_dir(directory)?.collect::<Result<_, _>>()?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if kind.is_dir() && depth < DEPTH_MAX {
-            find(&path, &format!("{prefix}{name}_"), depth + 1, jobs)?;
-        } else if kind.is_file() && is_blob(&path) && jobs.len() < JOBS_MAX {
-            let stem = name.strip_suffix(".sn3").unwrap_or(&name);
-            jobs.push(Job::File(path, format!("{prefix}{stem}")));
-        }
+
+    fn claim(&self, name: String) -> String {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unused(name, &mut taken)
     }
-    Ok(())
 }
 
-/// By magic, never by name; segments are found by their recordings.
+/// The name itself, or with a number behind it where it is taken.
+fn unused(name: String, taken: &mut HashSet<String>) -> String {
+    let mut count = 1;
+    let mut unused = name.clone();
+    while !taken.insert(unused.clone()) {
+        count += 1;
+        unused = format!("{name}-{count}");
+    }
+    unused
+}
+
+/// The captures in a directory and those below it.
+#[derive(Default)]
+struct Found {
+    directories: Vec<(PathBuf, String, SegmentDirectory)>,
+    files: Vec<(PathBuf, String)>,
+    names: HashSet<String>,
+    /// Places that could not be looked at; said aloud.
+    problems: u64,
+}
+
+impl Found {
+    fn look_through(&mut self, path: &Path, prefix: &str, depth: usize) -> Result<()> {
+        let mut entries: Vec<_> = std::fs::read_dir(path)?.collect::<Result<_, _>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        let directory = SegmentDirectory::read(path)?;
+        for error in directory.unreadable() {
+            self.complain(error);
+        }
+        if !directory.is_empty() {
+            self.directories
+                .push((path.to_path_buf(), prefix.to_owned(), directory));
+        }
+        for entry in entries {
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A link to a directory may lead back here; a link to a file is as good as the file.
+            if kind.is_dir() && depth < DEPTH_MAX {
+                let prefix = format!("{prefix}{name}_");
+                if let Err(error) = self.look_through(&path, &prefix, depth + 1) {
+                    self.complain(&format!("{}: {error:#}", path.display()));
+                }
+            } else if path.is_file() && is_blob(&path) && self.files.len() < JOBS_MAX {
+                let stem = name.strip_suffix(".sn3").unwrap_or(&name);
+                let name = unused(format!("{prefix}{stem}"), &mut self.names);
+                self.files.push((path, name));
+            }
+        }
+        Ok(())
+    }
+
+    fn complain(&mut self, problem: &dyn std::fmt::Display) {
+        eprintln!("sn3: {problem}");
+        self.problems += 1;
+    }
+
+    fn jobs(&self) -> Vec<Job<'_>> {
+        let recordings = self
+            .directories
+            .iter()
+            .flat_map(|(path, prefix, directory)| {
+                directory.recordings().map(|number| Job::Recording {
+                    directory,
+                    path: path.clone(),
+                    number,
+                    prefix: prefix.clone(),
+                })
+            });
+        let files = self.files.iter().map(|(path, name)| Job::File {
+            path: path.clone(),
+            name: name.clone(),
+        });
+        recordings.take(JOBS_MAX).chain(files).collect()
+    }
+}
+
+/// A capture that is no segment: these are found by their recordings.
 fn is_blob(path: &Path) -> bool {
-    let mut magic = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
-    let known = [b"SN1", b"SN2", b"SN3"]
-        .iter()
-        .any(|known| magic.starts_with(*known));
-    read.is_ok() && known && magic != b"SN3S"
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    is_capture(path) && !(read.is_ok() && magic == *b"SN3S")
 }

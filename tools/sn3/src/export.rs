@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// The SN3 to write; - for the standard output.
     #[arg(short, long, value_name = "OUT.sn3")]
     output: PathBuf,
+    /// Print what was written as JSON (unless the SN3 goes to the standard output).
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
@@ -24,12 +27,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         Opened::Capture(capture) => capture,
         Opened::Listed(outcome) => return Ok(outcome),
     };
-    let damaged = complain(&capture, &arguments.source.file);
-    let mut output = Output::create(&arguments.output)?;
-    capture
+    let file = &arguments.source.file;
+    let damaged = complain(&capture, file);
+    let mut output = Output::create(&arguments.output, file)?;
+    let totals = capture
         .export(&mut output)
         .with_context(|| arguments.output.display().to_string())?;
     output.finish()?;
+    if arguments.json && arguments.output.as_os_str() != "-" {
+        let text = serde_json::json!({
+            "output": arguments.output.display().to_string(),
+            "recording": capture.facts().recording,
+            "frames": totals.frames,
+            "bytes": totals.bytes,
+            "damaged": damaged,
+        });
+        println!("{}", serde_json::to_string_pretty(&text)?);
+    }
     Ok(if damaged {
         Outcome::Flawed
     } else {

@@ -1,16 +1,13 @@
 //! `sn3 import`: calls out of a pcap or pcapng, each as a call's SN3.
 
-mod signalling;
-
 use crate::Outcome;
-use crate::net::{CaptureFile, Datagram, Reassembler};
 use crate::output::{Output, interrupted};
 use anyhow::{Context, Result};
-use signalling::{Call, Calls, Media, set_format};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use trunkline_pcap::{Call, CaptureFile, Datagram, Media, Reassembler, find_calls, set_format};
 use trunkline_sn3::export::ClassicWriter;
 use trunkline_sn3::facts::{CallChange, CallClose, CallOpen, ParticipantFact, PayloadFact};
 use trunkline_sn3::record::ClockTriple;
@@ -25,7 +22,7 @@ const RTCP_TYPES: std::ops::RangeInclusive<u8> = 192..=223;
 #[command(after_help = "Examples:\n  sn3 import call.pcapng -o call.sn3\n  \
     sn3 import day.pcap -o calls/\n  \
     sn3 import rtp.pcap --caller 192.0.2.1:16384 --callee 16386 --rtpmap 96=opus/48000/2 -o call.sn3\n\n\
-    SIP over UDP and its SDP are followed, over Ethernet, VLAN, Linux cooked captures and raw IP,\n\
+    SIP over UDP or TCP and its SDP are followed, over Ethernet, VLAN, Linux cooked captures and raw IP,\n\
     IPv4 and IPv6, fragments put together. Each dialog is a call: caller left, callee right.")]
 pub(crate) struct Arguments {
     /// The pcap or pcapng.
@@ -187,7 +184,8 @@ impl Endpoints {
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let name = arguments.file.display();
     let bytes = Bytes::open(&arguments.file).with_context(|| name.to_string())?;
-    let mut calls = find_calls(&bytes).with_context(|| name.to_string())?;
+    let mut calls = find_calls(&bytes)
+        .with_context(|| format!("{name}: damaged at byte 0: neither a pcap nor a pcapng"))?;
     let given = [arguments.caller, arguments.callee];
     if given.iter().any(Option::is_some) {
         calls = vec![Call {
@@ -234,14 +232,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         let mut writers = HashMap::new();
         for &index in pass {
             let path = output_path(arguments, directory, index, &calls[index]);
-            let writer = CallWriter::begin(&calls[index], &found[index], &arguments.rtpmap, &path)?;
+            let output = Output::create(&path, &arguments.file)?;
+            let writer =
+                CallWriter::begin(&calls[index], &found[index], &arguments.rtpmap, output)?;
             written.push((path, index));
             writers.insert(index, writer);
         }
         let mut reassembler = Reassembler::default();
         for record in CaptureFile::new(&bytes).into_iter().flatten() {
             anyhow::ensure!(!interrupted(), "cancelled");
-            let Some(datagram) = reassembler.take(&record) else {
+            let Some(datagram) = reassembler.datagram(&record) else {
                 continue;
             };
             if let Some(place) = endpoints.place(&datagram)
@@ -282,18 +282,6 @@ fn output_path(arguments: &Arguments, directory: bool, index: usize, call: &Call
         .join(format!("{:04}-{plain}.sn3", index + 1))
 }
 
-fn find_calls(bytes: &[u8]) -> Result<Vec<Call>> {
-    let file = CaptureFile::new(bytes).context("damaged at byte 0: neither a pcap nor a pcapng")?;
-    let mut reassembler = Reassembler::default();
-    let mut calls = Calls::default();
-    for record in file {
-        if let Some(datagram) = reassembler.take(&record) {
-            calls.take(&datagram);
-        }
-    }
-    Ok(calls.list)
-}
-
 /// What a call has in the file.
 #[derive(Debug, Clone, Copy)]
 struct Found {
@@ -312,7 +300,7 @@ fn count(bytes: &[u8], endpoints: &Endpoints, calls: usize) -> Vec<Found> {
     let mut found = vec![nothing; calls];
     let mut reassembler = Reassembler::default();
     for record in CaptureFile::new(bytes).into_iter().flatten() {
-        let Some(datagram) = reassembler.take(&record) else {
+        let Some(datagram) = reassembler.datagram(&record) else {
             continue;
         };
         let Some(place) = endpoints.place(&datagram) else {
@@ -353,13 +341,18 @@ struct CallWriter<'c> {
 }
 
 impl<'c> CallWriter<'c> {
-    fn begin(call: &'c Call, found: &Found, rtpmap: &[PayloadFact], path: &Path) -> Result<Self> {
+    fn begin(
+        call: &'c Call,
+        found: &Found,
+        rtpmap: &[PayloadFact],
+        output: Output,
+    ) -> Result<Self> {
         let origin_ns = match call.invited_ns {
             0 => found.first_ns,
             invited => invited.min(found.first_ns),
         };
         let rebase_ns = found.first_audio_ns.saturating_sub(origin_ns);
-        let writer = ClassicWriter::new(Output::create(path)?, 0, rebase_ns)?;
+        let writer = ClassicWriter::new(output, 0, rebase_ns)?;
         let mut writer = Self {
             writer,
             call,

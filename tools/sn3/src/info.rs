@@ -182,7 +182,7 @@ fn print_stream(stream: &StreamReport) {
         .map_or(String::new(), |ssrc| format!(" ssrc {ssrc:08x}"));
     println!(
         "stream     {}{ssrc}: {} packets, {} lost ({:.2} %), {} duplicates, {} reordered, \
-         jitter {:.1} ms (max {:.1}), MOS {:.1}",
+         jitter {:.1} ms (max {:.1}), MOS {}",
         side_name(stream.side),
         stream.packets,
         stream.lost,
@@ -191,7 +191,9 @@ fn print_stream(stream: &StreamReport) {
         stream.reordered,
         stream.jitter_ms,
         stream.jitter_max_ms,
-        stream.mos(),
+        stream
+            .mos()
+            .map_or("unknown".to_owned(), |mos| format!("{mos:.1}")),
     );
     for codec in &stream.codecs {
         let pt = codec

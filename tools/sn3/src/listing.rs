@@ -1,25 +1,21 @@
 //! Recordings by name.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::Path;
-use trunkline_sn3::{Capture, SegmentReader, segment};
+use trunkline_sn3::{Capture, SegmentDirectory};
 
-/// Numbers of the recordings in a directory of segments, in ascending order.
-pub(crate) fn recordings_in(directory: &Path) -> Result<Vec<u64>> {
-    let segments = segment::list(directory)
-        .with_context(|| format!("{}: cannot be listed", directory.display()))?;
+/// Looks through a directory of segments.
+pub(crate) fn segments_in(path: &Path) -> Result<SegmentDirectory> {
+    let directory = SegmentDirectory::read(path)?;
     anyhow::ensure!(
-        !segments.is_empty(),
+        !directory.is_empty(),
         "{}: no segments in there",
-        directory.display()
+        path.display()
     );
-    let mut numbers = Vec::new();
-    for (_, path) in segments {
-        numbers.extend(SegmentReader::open(&path)?.recordings());
+    for error in directory.unreadable() {
+        eprintln!("sn3: {error}");
     }
-    numbers.sort_unstable();
-    numbers.dedup();
-    Ok(numbers)
+    Ok(directory)
 }
 
 /// One line about a recording.

@@ -6,8 +6,8 @@ mod export;
 mod import;
 mod info;
 mod listing;
-mod net;
 mod output;
+mod part;
 mod pcap;
 mod plot;
 mod source;
@@ -48,6 +48,11 @@ enum Command {
     Import(import::Arguments),
 }
 
+/// Arguments that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
 /// How a command that did its work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -75,7 +80,8 @@ fn main() -> ExitCode {
         Ok(Outcome::WrongUsage) => ExitCode::from(2),
         Err(error) => {
             eprintln!("sn3: {error:#}");
-            ExitCode::from(1)
+            let wrong_usage = error.downcast_ref::<WrongUsage>().is_some();
+            ExitCode::from(if wrong_usage { 2 } else { 1 })
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Files that appear under their name only when they are complete.
 
+use crate::WrongUsage;
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +19,12 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Begins the file; `-` is the standard output.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    /// Begins the file; `-` is the standard output. The file that is read is never written.
+    pub(crate) fn create(path: &Path, input: &Path) -> Result<Self> {
+        if same_file(path, input) {
+            let why = format!("{}: the output is the input", path.display());
+            return Err(WrongUsage(why).into());
+        }
         watch_for_interrupts();
         if path.as_os_str() == "-" {
             let writer = BufWriter::with_capacity(BUFFER_BYTES, stdout());
@@ -74,6 +80,9 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if interrupted() {
+            return Err(std::io::Error::other("cancelled"));
+        }
         match &mut self.writer {
             Some(writer) => writer.write(bytes),
             None => Ok(bytes.len()),
@@ -92,6 +101,33 @@ impl Drop for Output {
             let _ = std::fs::remove_file(temporary);
         }
     }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let id = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    id(a).is_some() && id(a) == id(b)
+}
+
+/// Refuses to put something made of a capture in the place of a capture.
+pub(crate) fn spare_captures(path: &Path) -> Result<()> {
+    if path.is_file() && is_capture(path) {
+        let why = format!(
+            "{}: is a capture, and would be lost; name another file",
+            path.display()
+        );
+        return Err(WrongUsage(why).into());
+    }
+    Ok(())
+}
+
+/// By magic, never by name.
+pub(crate) fn is_capture(path: &Path) -> bool {
+    let mut magic = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(3).read_to_end(&mut magic));
+    read.is_ok() && [b"SN1", b"SN2", b"SN3"].iter().any(|known| magic == *known)
 }
 
 fn stdout() -> Box<dyn Write> {

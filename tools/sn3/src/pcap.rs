@@ -5,7 +5,7 @@
 //! types come first, so that tshark and Wireshark know what is RTP and which codec it has.
 
 use crate::Outcome;
-use crate::output::{Output, interrupted};
+use crate::output::{Output, interrupted, spare_captures};
 use crate::source::{Opened, Source, complain};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -61,9 +61,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     };
     let file = &arguments.source.file;
     let damaged = complain(&capture, file);
+    spare_captures(&arguments.output)?;
     let session = Session::of(&capture, arguments.codec)?;
     let mut pcap = Pcap {
-        output: Output::create(&arguments.output)?,
+        output: Output::create(&arguments.output, file)?,
         packet: Vec::new(),
         id: 0,
         classic: is_classic(&arguments.output),

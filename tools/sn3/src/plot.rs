@@ -4,7 +4,8 @@ mod canvas;
 mod spectrum;
 
 use crate::Outcome;
-use crate::output::{Output, interrupted};
+use crate::output::{Output, interrupted, spare_captures};
+use crate::part::Part;
 use crate::source::{Opened, Source, complain};
 use anyhow::{Context, Result};
 use canvas::{Canvas, Colour};
@@ -47,12 +48,8 @@ pub(crate) struct Arguments {
     /// Put early media in front of the answer.
     #[arg(long)]
     early: bool,
-    /// Leave out what lies before this time.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::wav::parse_seconds)]
-    from: Option<u64>,
-    /// Leave out what lies after this time.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::wav::parse_seconds)]
-    to: Option<u64>,
+    #[command(flatten)]
+    part: Part,
     /// Print what was marked as JSON (on the standard output, unless the picture goes there).
     #[arg(long)]
     json: bool,
@@ -71,16 +68,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         Opened::Listed(outcome) => return Ok(outcome),
     };
     let file = &arguments.source.file;
+    spare_captures(&arguments.output)?;
     let damaged = complain(&capture, file);
-    let options = Options {
+    let mut options = Options {
         codec: arguments.codec,
         early: arguments.early,
-        from_ms: arguments.from.unwrap_or(0),
-        to_ms: arguments.to,
         any_length: true,
         ..Options::default()
     };
+    arguments.part.put_into(&mut options)?;
     let plan = Plan::new(&capture, &options).with_context(|| file.display().to_string())?;
+    arguments.part.check(&plan, file)?;
     for note in plan.notes() {
         eprintln!("sn3: {}: {note}", file.display());
     }
@@ -101,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     };
     let (_, gaps) = render_with_gaps(&capture, &plan, &mut sink, &mut |_, _| !interrupted())?;
     let canvas = draw(&plan, &strips, &gaps, arguments.width as usize);
-    let mut output = Output::create(&arguments.output)?;
+    let mut output = Output::create(&arguments.output, file)?;
     canvas.write_png(&mut output)?;
     output.finish()?;
     if arguments.json && arguments.output.as_os_str() != "-" {

@@ -56,7 +56,8 @@ impl Source {
     }
 
     fn open_directory(&self) -> Result<Opened> {
-        let open = |number| Capture::open_in_directory(&self.file, number, None);
+        let directory = listing::segments_in(&self.file)?;
+        let open = |number| directory.open(number);
         if let Some(number) = self
             .recording
             .as_ref()
@@ -64,7 +65,7 @@ impl Source {
         {
             return Ok(open(number)?.into());
         }
-        let numbers = listing::recordings_in(&self.file)?;
+        let numbers: Vec<u64> = directory.recordings().collect();
         match &self.recording {
             Some(wanted) => self.find(wanted, &numbers, open),
             None => Ok(self.list(&numbers, open)),

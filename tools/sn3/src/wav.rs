@@ -1,8 +1,9 @@
 //! `sn3 wav`.
 
-use crate::Outcome;
-use crate::output::{Output, interrupted};
+use crate::output::{Output, interrupted, spare_captures};
+use crate::part::Part;
 use crate::source::{Opened, Source, complain};
+use crate::{Outcome, WrongUsage};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -65,20 +66,8 @@ pub(crate) struct Arguments {
     /// Print what was done as JSON (on the standard output, unless the sound goes there).
     #[arg(long)]
     pub(crate) json: bool,
-    /// Leave out what lies before this time.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
-    from: Option<u64>,
-    /// Leave out what lies after this time.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
-    to: Option<u64>,
-}
-
-/// Seconds, with a fraction if need be, as ms.
-pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok((seconds * 1_000.0).round() as u64),
-        _ => Err("not a time in seconds".to_owned()),
-    }
+    #[command(flatten)]
+    part: Part,
 }
 
 fn parse_layout(text: &str) -> Result<ChannelLayout, String> {
@@ -127,8 +116,8 @@ pub(crate) fn parse_codec(text: &str) -> Result<Format, String> {
 }
 
 impl Arguments {
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> Result<Options> {
+        let mut options = Options {
             codec: self.codec,
             rate_hz: self.rate,
             early: self.early,
@@ -139,15 +128,34 @@ impl Arguments {
                 self.channels
             },
             keep: self.keep,
-            from_ms: self.from.unwrap_or(0),
-            to_ms: self.to,
-            any_length: false,
-        }
+            ..Options::default()
+        };
+        self.part.put_into(&mut options)?;
+        Ok(options)
     }
 
-    /// Where the output is a directory only `--format` can say.
-    pub(crate) fn container_in_directory(&self) -> Container {
-        self.format.unwrap_or(Container::Wav)
+    /// Options that say nothing about what was named.
+    fn check(&self) -> Result<()> {
+        let misplaced = |what: &str| Err(WrongUsage(what.to_owned()).into());
+        if !self.is_batch() && !self.conditions.is_empty() {
+            return misplaced("--where chooses among the recordings of a directory");
+        }
+        if !self.is_batch() && self.jobs.is_some() {
+            return misplaced("--jobs is for the recordings of a directory");
+        }
+        if self.bitrate.is_some() && self.container() != Container::OggOpus {
+            return misplaced("--bitrate is for Ogg Opus");
+        }
+        self.options().map(drop)
+    }
+
+    /// Told by `--format`, else by the name of an output that is a file.
+    pub(crate) fn container(&self) -> Container {
+        self.format.unwrap_or(if self.is_batch() {
+            Container::Wav
+        } else {
+            Container::of_path(&self.output)
+        })
     }
 
     /// Whether all recordings of a directory are wanted.
@@ -160,6 +168,7 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    arguments.check()?;
     if arguments.is_batch() {
         return crate::batch::run(arguments);
     }
@@ -168,17 +177,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         Opened::Listed(outcome) => return Ok(outcome),
     };
     let file = &arguments.source.file;
-    let container = arguments
-        .format
-        .unwrap_or_else(|| Container::of_path(&arguments.output));
-    let done = convert(
-        &capture,
-        file,
-        &arguments.output,
-        container,
-        arguments,
-        false,
-    )?;
+    let done = convert(&capture, file, &arguments.output, arguments, false)?;
     if arguments.json && arguments.output.as_os_str() != "-" {
         println!("{}", serde_json::to_string_pretty(&done.summary)?);
     }
@@ -202,13 +201,15 @@ pub(crate) fn convert(
     capture: &Capture,
     file: &Path,
     path: &Path,
-    container: Container,
     arguments: &Arguments,
     quiet: bool,
 ) -> Result<Converted> {
+    let container = arguments.container();
+    spare_captures(path)?;
     let damaged = complain(capture, file);
-    let plan = plan_for(capture, arguments.options(), container)
+    let plan = plan_for(capture, arguments.options()?, container)
         .with_context(|| file.display().to_string())?;
+    arguments.part.check(&plan, file)?;
     for note in plan.notes() {
         eprintln!("sn3: {}: {note}", file.display());
     }
@@ -219,7 +220,7 @@ pub(crate) fn convert(
         );
     }
     let mut flawed = damaged || plan.nonsense().is_some() || plan.has_unsupported();
-    let mut output = Output::create(path)?;
+    let mut output = Output::create(path, file)?;
     let bar = if quiet {
         ProgressBar::hidden()
     } else {

@@ -183,7 +183,7 @@ fn open(segments: &std::path::Path, stored: &StoredRecording) -> Result<Capture,
         CaptureError::NoSuchRecording { .. } => {
             ApiError::not_found("nothing of this recording is on disk")
         }
-        CaptureError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+        CaptureError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
             ApiError::not_found("nothing of this recording is on disk")
         }
         error => ApiError::internal(error.to_string()),

@@ -18,11 +18,13 @@ const OPTION_OFFSET: u16 = 14;
 
 /// One captured frame.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Record<'a> {
+pub struct Record<'a> {
     /// ns since 1970.
-    pub(crate) utc_ns: u64,
-    pub(crate) link_type: u32,
-    pub(crate) bytes: &'a [u8],
+    pub utc_ns: u64,
+    /// LINKTYPE of the interface.
+    pub link_type: u32,
+    /// From the link layer on, as much as was captured.
+    pub bytes: &'a [u8],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,8 @@ struct Interface {
 }
 
 /// Reads records one after the other.
-pub(crate) struct CaptureFile<'a> {
+#[derive(Debug)]
+pub struct CaptureFile<'a> {
     bytes: &'a [u8],
     at: usize,
     big_endian: bool,
@@ -47,7 +50,7 @@ pub(crate) struct CaptureFile<'a> {
 
 impl<'a> CaptureFile<'a> {
     /// By the file's magic; `None` when it is neither.
-    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let mut file = Self {
             bytes,
             at: 0,
@@ -80,7 +83,7 @@ impl<'a> CaptureFile<'a> {
     }
 
     /// Where reading stopped before the end of the file, and why.
-    pub(crate) fn damage(&self) -> Option<(u64, &'static str)> {
+    pub fn damage(&self) -> Option<(u64, &'static str)> {
         self.damage
     }
 

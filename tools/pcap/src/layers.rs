@@ -1,6 +1,7 @@
-//! Link and network layers down to UDP: Ethernet with VLAN tags, Linux cooked captures, raw IP,
+//! Link and network layers down to UDP and TCP: Ethernet with VLAN tags, Linux cooked captures, raw IP,
 //! BSD loopback; IPv4 and IPv6 with fragments put together.
 
+use crate::capture_file::Record;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,29 +16,66 @@ const COOKED_2: u32 = 276;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86DD;
 const VLAN: [u16; 3] = [0x8100, 0x88A8, 0x9100];
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Datagrams whose fragments are awaited, and bytes of one.
-const PARTIAL_MAX: usize = 1_024;
+const PARTIAL_MAX: usize = 256;
 const DATAGRAM_MAX: usize = 65_535;
+/// Bytes of all fragments of one, overlaps included.
+const FRAGMENTS_MAX: usize = 2 * DATAGRAM_MAX;
 /// A fragment waits this long for the others, ns.
 const FRAGMENT_AGE_NS: u64 = 30_000_000_000;
 
 /// A UDP datagram.
 #[derive(Debug, Clone)]
-pub(crate) struct Datagram<'a> {
-    pub(crate) utc_ns: u64,
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: SocketAddr,
-    pub(crate) payload: Cow<'a, [u8]>,
+pub struct Datagram<'a> {
+    /// See [`Record::utc_ns`].
+    pub utc_ns: u64,
+    /// Sender.
+    pub source: SocketAddr,
+    /// Receiver.
+    pub destination: SocketAddr,
+    /// Its bytes.
+    pub payload: Cow<'a, [u8]>,
 }
 
-#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+/// A TCP segment.
+#[derive(Debug, Clone)]
+pub struct Segment<'a> {
+    /// See [`Record::utc_ns`].
+    pub utc_ns: u64,
+    /// Sender.
+    pub source: SocketAddr,
+    /// Receiver.
+    pub destination: SocketAddr,
+    /// Sequence number of the payload's first byte (of the SYN, where it begins).
+    pub sequence: u32,
+    /// SYN.
+    pub begins: bool,
+    /// FIN or RST.
+    pub ends: bool,
+    /// Its bytes.
+    pub payload: Cow<'a, [u8]>,
+}
+
+/// What an IP packet carries.
+#[derive(Debug, Clone)]
+pub enum Transport<'a> {
+    /// UDP.
+    Datagram(Datagram<'a>),
+    /// TCP.
+    Segment(Segment<'a>),
+}
+
+#[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
 struct Key {
+    protocol: u8,
     source: IpAddr,
     destination: IpAddr,
     id: u32,
 }
 
+#[derive(Debug)]
 struct Partial {
     since_ns: u64,
     parts: Vec<(usize, Vec<u8>)>,
@@ -53,22 +91,34 @@ struct Packet<'a> {
 }
 
 /// Turns frames into datagrams.
-#[derive(Default)]
-pub(crate) struct Reassembler {
+#[derive(Debug, Default)]
+pub struct Reassembler {
     partial: HashMap<Key, Partial>,
 }
 
 impl Reassembler {
-    /// The datagram that this frame completes.
-    pub(crate) fn take<'a>(&mut self, record: &super::Record<'a>) -> Option<Datagram<'a>> {
+    /// The datagram or segment that this frame completes.
+    pub fn take<'a>(&mut self, record: &Record<'a>) -> Option<Transport<'a>> {
         let packet = network(link(record)?)?;
-        if packet.offset == 0 && !packet.more {
-            let payload = Cow::Borrowed(packet.payload);
-            return datagram(record.utc_ns, packet.key, payload);
-        }
         let key = packet.key;
-        let whole = self.add(record.utc_ns, packet)?;
-        datagram(record.utc_ns, key, Cow::Owned(whole))
+        let payload = if packet.offset == 0 && !packet.more {
+            Cow::Borrowed(packet.payload)
+        } else {
+            Cow::Owned(self.add(record.utc_ns, packet)?)
+        };
+        if key.protocol == TCP {
+            segment(record.utc_ns, key, payload).map(Transport::Segment)
+        } else {
+            datagram(record.utc_ns, key, payload).map(Transport::Datagram)
+        }
+    }
+
+    /// The same of datagrams alone.
+    pub fn datagram<'a>(&mut self, record: &Record<'a>) -> Option<Datagram<'a>> {
+        match self.take(record)? {
+            Transport::Datagram(datagram) => Some(datagram),
+            Transport::Segment(_) => None,
+        }
     }
 
     fn add(&mut self, now_ns: u64, packet: Packet<'_>) -> Option<Vec<u8>> {
@@ -94,6 +144,16 @@ impl Reassembler {
             .all(|(offset, _)| *offset != packet.offset)
         {
             partial.parts.push((packet.offset, packet.payload.to_vec()));
+        }
+        if partial
+            .parts
+            .iter()
+            .map(|(_, part)| part.len())
+            .sum::<usize>()
+            > FRAGMENTS_MAX
+        {
+            self.partial.remove(&packet.key);
+            return None;
         }
         if !packet.more {
             partial.total = Some(end);
@@ -121,7 +181,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// The IP packet in a frame.
-fn link<'a>(record: &super::Record<'a>) -> Option<&'a [u8]> {
+fn link<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
     let bytes = record.bytes;
     let (mut kind, mut at) = match record.link_type {
         ETHERNET => (word(bytes, 12)?, 14),
@@ -152,7 +212,8 @@ fn ipv4(bytes: &[u8]) -> Option<Packet<'_>> {
     let header = usize::from(bytes[0] & 0x0F) * 4;
     let total = usize::from(word(bytes, 2)?);
     let flags = word(bytes, 6)?;
-    if header < 20 || *bytes.get(9)? != UDP {
+    let protocol = *bytes.get(9)?;
+    if header < 20 || ![TCP, UDP].contains(&protocol) {
         return None;
     }
     let address = |at: usize| -> Option<IpAddr> {
@@ -167,6 +228,7 @@ fn ipv4(bytes: &[u8]) -> Option<Packet<'_>> {
     };
     Some(Packet {
         key: Key {
+            protocol,
             source: address(12)?,
             destination: address(16)?,
             id: u32::from(word(bytes, 4)?),
@@ -183,6 +245,7 @@ fn ipv6(bytes: &[u8]) -> Option<Packet<'_>> {
         Some(IpAddr::from(octets))
     };
     let mut key = Key {
+        protocol: UDP,
         source: address(8)?,
         destination: address(24)?,
         id: 0,
@@ -192,7 +255,7 @@ fn ipv6(bytes: &[u8]) -> Option<Packet<'_>> {
     let (mut offset, mut more) = (0, false);
     loop {
         match next {
-            UDP => break,
+            TCP | UDP => break,
             // Hop-by-hop, routing and destination options.
             0 | 43 | 60 => {
                 next = *bytes.get(at)?;
@@ -211,6 +274,10 @@ fn ipv6(bytes: &[u8]) -> Option<Packet<'_>> {
             _ => return None,
         }
     }
+    key.protocol = next;
+    if ![TCP, UDP].contains(&next) {
+        return None;
+    }
     Some(Packet {
         key,
         offset,
@@ -228,14 +295,38 @@ fn datagram(utc_ns: u64, key: Key, bytes: Cow<'_, [u8]>) -> Option<Datagram<'_>>
     } else {
         length.min(bytes.len())
     };
-    let payload = match bytes {
-        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(8..end)?),
-        Cow::Owned(bytes) => Cow::Owned(bytes.get(8..end)?.to_vec()),
-    };
     Some(Datagram {
         utc_ns,
         source: SocketAddr::new(key.source, source),
         destination: SocketAddr::new(key.destination, destination),
-        payload,
+        payload: part(bytes, 8, end)?,
+    })
+}
+
+/// RFC 9293 section 3.1.
+fn segment(utc_ns: u64, key: Key, bytes: Cow<'_, [u8]>) -> Option<Segment<'_>> {
+    let (source, destination) = (word(&bytes, 0)?, word(&bytes, 2)?);
+    let sequence = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
+    let header = usize::from(bytes.get(12)? >> 4) * 4;
+    let flags = *bytes.get(13)?;
+    let end = bytes.len();
+    if header < 20 {
+        return None;
+    }
+    Some(Segment {
+        utc_ns,
+        source: SocketAddr::new(key.source, source),
+        destination: SocketAddr::new(key.destination, destination),
+        sequence,
+        begins: flags & 0x02 != 0,
+        ends: flags & 0x05 != 0,
+        payload: part(bytes, header, end)?,
+    })
+}
+
+fn part(bytes: Cow<'_, [u8]>, from: usize, to: usize) -> Option<Cow<'_, [u8]>> {
+    Some(match bytes {
+        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(from..to)?),
+        Cow::Owned(bytes) => Cow::Owned(bytes.get(from..to)?.to_vec()),
     })
 }

@@ -1,6 +1,5 @@
-//! Calls found in SIP over UDP: who, when, and which addresses and payload types their SDP names.
+//! Calls found in SIP messages: who, when, and which addresses and payload types their SDP names.
 
-use crate::net::Datagram;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use trunkline_sn3::facts::{LegFact, PayloadFact};
@@ -14,41 +13,62 @@ const MEDIA_MAX: usize = 16;
 
 /// One SIP dialog with audio.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Call {
-    pub(crate) call_id: String,
-    pub(crate) caller: String,
-    pub(crate) callee: String,
-    pub(crate) caller_uri: String,
-    pub(crate) callee_uri: String,
-    pub(crate) invited_ns: u64,
-    pub(crate) answered_ns: Option<u64>,
-    pub(crate) ended_ns: Option<u64>,
-    pub(crate) ended_by: &'static str,
-    pub(crate) descriptions: Vec<Description>,
-    pub(crate) caller_tag: String,
+pub struct Call {
+    /// Call-ID.
+    pub call_id: String,
+    /// User part of From.
+    pub caller: String,
+    /// User part of To.
+    pub callee: String,
+    /// URI of From.
+    pub caller_uri: String,
+    /// URI of To.
+    pub callee_uri: String,
+    /// First INVITE, ns since 1970.
+    pub invited_ns: u64,
+    /// First 2xx to an INVITE, ns since 1970.
+    pub answered_ns: Option<u64>,
+    /// First BYE, ns since 1970.
+    pub ended_ns: Option<u64>,
+    /// `caller` or `callee`.
+    pub ended_by: &'static str,
+    /// What either side said of its media, in order.
+    pub descriptions: Vec<Description>,
+    /// Tag of From.
+    pub caller_tag: String,
 }
 
 /// What one side said of its media at one time.
 #[derive(Debug, Clone)]
-pub(crate) struct Description {
-    pub(crate) utc_ns: u64,
-    pub(crate) side: u8,
-    pub(crate) media: Vec<Media>,
+pub struct Description {
+    /// ns since 1970.
+    pub utc_ns: u64,
+    /// 0 = caller, 1 = callee.
+    pub side: u8,
+    /// Its audio m-lines.
+    pub media: Vec<Media>,
 }
 
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Media {
-    pub(crate) index: u8,
-    pub(crate) endpoint: Option<SocketAddr>,
-    pub(crate) rtcp: Option<SocketAddr>,
-    pub(crate) ptime_ms: u16,
-    pub(crate) payloads: Vec<PayloadFact>,
+/// An audio m-line.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Media {
+    /// Position among the m-lines.
+    pub index: u8,
+    /// Where RTP is wanted; none when the m-line is refused.
+    pub endpoint: Option<SocketAddr>,
+    /// Where RTCP is wanted, when not beside it.
+    pub rtcp: Option<SocketAddr>,
+    /// 0 = not said.
+    pub ptime_ms: u16,
+    /// Payload types.
+    pub payloads: Vec<PayloadFact>,
 }
 
-/// Collects calls from datagrams.
-#[derive(Default)]
-pub(crate) struct Calls {
-    pub(crate) list: Vec<Call>,
+/// Collects calls from messages.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// In order of appearance.
+    pub list: Vec<Call>,
     by_id: HashMap<String, usize>,
 }
 
@@ -115,10 +135,10 @@ fn user(uri: &str) -> &str {
 }
 
 impl Calls {
-    /// Takes a datagram; true when it was SIP.
-    pub(crate) fn take(&mut self, datagram: &Datagram<'_>) -> bool {
-        let Some(message) = Message::parse(&datagram.payload) else {
-            return false;
+    /// Takes a message and its time, ns since 1970; what is no SIP is left out.
+    pub fn take(&mut self, utc_ns: u64, bytes: &[u8]) {
+        let Some(message) = Message::parse(bytes) else {
+            return;
         };
         let call_id = message.header("Call-ID", "i");
         let method = message.header("CSeq", "").rsplit(' ').next().unwrap_or("");
@@ -133,28 +153,27 @@ impl Calls {
                     callee: user(uri(to)).to_owned(),
                     caller_uri: uri(from).to_owned(),
                     callee_uri: uri(to).to_owned(),
-                    invited_ns: datagram.utc_ns,
+                    invited_ns: utc_ns,
                     caller_tag: tag(from).to_owned(),
                     ..Call::default()
                 });
                 self.by_id.insert(call_id.to_owned(), self.list.len() - 1);
                 self.list.len() - 1
             }
-            None => return true,
+            None => return,
         };
         let call = &mut self.list[index];
         let asked_by_caller = tag(from) == call.caller_tag;
         // Whoever answers is not who asked.
         let side = u8::from(asked_by_caller == status.is_some());
         if method == "INVITE" && status.is_some_and(|s| (200..300).contains(&s)) {
-            call.answered_ns.get_or_insert(datagram.utc_ns);
+            call.answered_ns.get_or_insert(utc_ns);
         }
         if method == "BYE" && status.is_none() && call.ended_ns.is_none() {
-            call.ended_ns = Some(datagram.utc_ns);
+            call.ended_ns = Some(utc_ns);
             call.ended_by = if asked_by_caller { "caller" } else { "callee" };
         }
-        call.describe(datagram.utc_ns, side, message.body);
-        true
+        call.describe(utc_ns, side, message.body);
     }
 }
 
@@ -162,7 +181,7 @@ impl Call {
     fn describe(&mut self, utc_ns: u64, side: u8, body: &str) {
         let media = parse_sdp(body);
         let known = self.descriptions.iter().rfind(|d| d.side == side);
-        let news = known.is_none_or(|known| format!("{:?}", known.media) != format!("{media:?}"));
+        let news = known.is_none_or(|known| known.media != media);
         if !media.is_empty() && news && self.descriptions.len() < DESCRIPTIONS_MAX {
             self.descriptions.push(Description {
                 utc_ns,
@@ -174,7 +193,7 @@ impl Call {
 
     /// What each side sends as known at a time. A sender uses the numbers of its receiver, so both
     /// descriptions count, the receiver's first.
-    pub(crate) fn legs_at(&self, utc_ns: u64) -> Vec<LegFact> {
+    pub fn legs_at(&self, utc_ns: u64) -> Vec<LegFact> {
         let latest = |side: u8| {
             let told = |d: &&Description| d.side == side && d.utc_ns <= utc_ns;
             let first = || self.descriptions.iter().find(|d| d.side == side);
@@ -312,7 +331,7 @@ impl Media {
 }
 
 /// `NAME/CLOCK[/CHANNELS]`.
-pub(crate) fn set_format(payload: &mut PayloadFact, text: &str) {
+pub fn set_format(payload: &mut PayloadFact, text: &str) {
     let mut parts = text.trim().split('/');
     parts.next().unwrap_or("").clone_into(&mut payload.codec);
     let clock = parts.next().and_then(|clock| clock.parse().ok());

@@ -1,15 +1,14 @@
-//! The example programs at work on loopback: a call through the B2BUA to the user agent that
-//! answers and hangs up.
+//! The example programs at work on loopback: with each other, and with SIPp.
 
 #![allow(clippy::duplicate_mod)]
 
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use trunkline_sip::dialog::Dialog;
-use trunkline_sip::message::{Method, Request, Response};
-use trunkline_sip::transaction::Event;
+use trunkline_sip::agent::{Body, EventKind, Invite};
+use trunkline_sip::message::{NameAddr, Response};
 
 #[allow(dead_code)]
 #[path = "../examples/b2bua.rs"]
@@ -18,102 +17,66 @@ mod b2bua;
 #[path = "../examples/uas.rs"]
 mod uas;
 
-/// The caller: a real user agent on its own socket.
-struct Caller {
-    io: uas::common::UdpEndpoint,
-    next: SocketAddr,
-    invite: Request,
-}
+use uas::common::UdpAgent;
 
 fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-impl Caller {
-    fn new(next: SocketAddr, extra: &[(&str, &str)]) -> Caller {
-        let mut io = uas::common::UdpEndpoint::bind(loopback()).unwrap();
-        let tag = io.layer.new_tag();
-        let mut invite = Request::new(Method::Invite, format!("sip:bob@{next}").parse().unwrap())
-            .with(
-                "From",
-                format!("\"Alice\" <sip:alice@{}>;tag={tag}", io.local()),
-            )
-            .with("To", format!("<sip:bob@{next}>"))
-            .with("Call-ID", io.layer.new_call_id("127.0.0.1"))
-            .with("CSeq", "1 INVITE")
-            .with("Contact", format!("<sip:alice@{}>", io.local()))
-            .with_body(
-                "application/sdp",
-                "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-                 m=audio 4000 RTP/AVP 8 0\r\nm=video 4002 RTP/AVP 34\r\n",
-            );
-        for (name, value) in extra {
-            invite.headers.append(name, value);
-        }
-        Caller { io, next, invite }
+/// Calls, stays until the other side hangs up; gives the statuses seen and the answer.
+fn talk(next: SocketAddr, extra: &[(&str, &str)]) -> (Vec<u16>, Response) {
+    let mut io: UdpAgent<()> = UdpAgent::bind(loopback(), "alice").unwrap();
+    let uri = format!("sip:bob@{next}").parse().unwrap();
+    let from = format!("\"Alice\" <sip:alice@{}>", io.local().ip());
+    let mut invite = Invite::new(
+        uri,
+        NameAddr::parse(&from, "From").unwrap(),
+        io.target(next),
+    );
+    invite.body = Some(Body::sdp(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=audio 4000 RTP/AVP 8 0\r\nm=video 4002 RTP/AVP 34\r\n",
+    ));
+    for (name, value) in extra {
+        invite.headers.append(name, value);
     }
-
-    /// Places the call and stays in it until the other side hangs up; gives the statuses seen
-    /// and the answer.
-    fn talk(&mut self) -> (Vec<u16>, Response) {
-        let target = self.io.target(self.next);
-        let now = Instant::now();
-        self.io
-            .layer
-            .send_request(now, self.invite.clone(), &target)
-            .unwrap();
-        let deadline = Some(now + Duration::from_secs(20));
-        let (mut statuses, mut call) = (Vec::new(), None::<(Dialog, Response)>);
-        loop {
-            let event = self
-                .io
-                .next_event(deadline)
-                .unwrap()
-                .expect("the call ends in time");
-            match event {
-                Event::Response { tx, response, .. } => {
-                    statuses.push(response.status);
-                    if response.is_success() {
-                        let dialog = Dialog::uac(&self.invite, &response).unwrap();
-                        let now = Instant::now();
-                        self.io
-                            .layer
-                            .send_ack(now, tx, dialog.ack(1), &target)
-                            .unwrap();
-                        call = Some((dialog, response));
-                    }
-                }
-                Event::Request { tx, request, .. } => {
-                    let (mut dialog, answer) = call.expect("a BYE comes in a call");
-                    assert_eq!(request.method, Method::Bye);
-                    dialog.receive(&request).unwrap();
-                    let ok = dialog.response(&request, 200);
-                    self.io.layer.respond(Instant::now(), tx, ok).unwrap();
-                    self.io.flush();
-                    return (statuses, answer);
-                }
-                other => panic!("{other:?}"),
+    io.agent.call(Instant::now(), invite, ()).unwrap();
+    let (mut statuses, mut answer) = (Vec::new(), None);
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end {
+        let Some(event) = io.next_event(Duration::from_secs(1)).unwrap() else {
+            continue;
+        };
+        match event.kind {
+            EventKind::Progress { response, .. } => statuses.push(response.status),
+            EventKind::Answered { response, .. } => {
+                statuses.push(response.status);
+                answer = Some(response);
             }
+            EventKind::Ended(_) => {
+                io.flush();
+                return (statuses, answer.expect("an answer before the end"));
+            }
+            EventKind::Failed { status, .. } => panic!("failed with {status}"),
+            _ => {}
         }
     }
+    panic!("the call does not end: {statuses:?}");
 }
 
-fn options() -> uas::Options {
+fn options(calls: usize) -> uas::Options {
     let (ring, talk) = (Duration::from_millis(50), Duration::from_millis(100));
-    uas::Options {
-        ring,
-        talk,
-        calls: 1,
-    }
+    uas::Options { ring, talk, calls }
 }
 
 #[test]
 fn the_uas_answers_and_hangs_up() {
-    let mut agent = uas::common::UdpEndpoint::bind(loopback()).unwrap();
+    let mut agent = UdpAgent::bind(loopback(), "uas").unwrap();
     let next = agent.local();
-    let agent = thread::spawn(move || uas::run(&mut agent, &options()).unwrap());
-    let (statuses, answer) = Caller::new(next, &[]).talk();
+    let agent = thread::spawn(move || uas::run(&mut agent, &options(1)).unwrap());
+    let (statuses, answer) = talk(next, &[]);
     assert_eq!(statuses, [180, 200]);
+    assert!(answer.headers.contains("Session-Expires"));
     let sdp = String::from_utf8(answer.body).unwrap();
     assert!(
         sdp.contains("m=audio 9 RTP/AVP 8 0") && sdp.contains("m=video 0 RTP/AVP 34"),
@@ -124,22 +87,99 @@ fn the_uas_answers_and_hangs_up() {
 
 #[test]
 fn the_b2bua_passes_a_call_on_under_its_own_identity() {
-    let mut agent = uas::common::UdpEndpoint::bind(loopback()).unwrap();
+    let mut agent = UdpAgent::bind(loopback(), "uas").unwrap();
     let callee = agent.local();
-    let agent = thread::spawn(move || uas::run(&mut agent, &options()).unwrap());
-    let mut middle = b2bua::common::UdpEndpoint::bind(loopback()).unwrap();
+    let agent = thread::spawn(move || uas::run(&mut agent, &options(1)).unwrap());
+    let mut middle = b2bua::common::UdpAgent::bind(loopback(), "b2bua").unwrap();
     let next = middle.local();
     let middle =
         thread::spawn(move || b2bua::run(&mut middle, callee, &["X-Internal"], 1).unwrap());
-    let mut caller = Caller::new(next, &[("X-Internal", "secret"), ("X-Public", "seen")]);
-    let (statuses, answer) = caller.talk();
-    assert_eq!(statuses.last(), Some(&200));
-    assert!(statuses.contains(&180));
-    assert_eq!(
-        answer.headers.contact_uri().unwrap().port(),
-        Some(next.port())
-    );
-    assert_eq!(answer.headers.call_id(), caller.invite.headers.call_id());
+    let (statuses, answer) = talk(next, &[("X-Internal", "secret"), ("X-Public", "seen")]);
+    assert_eq!(statuses, [180, 200]);
+    let contact = answer.headers.contact_uri().unwrap();
+    assert_eq!(contact.port(), Some(next.port()));
     assert_eq!(agent.join().unwrap(), 1);
     middle.join().unwrap();
+}
+
+/// A SIPp that runs a scenario of its own; killed when dropped.
+struct Sipp(Child);
+
+impl Sipp {
+    /// `None` without SIPp, said aloud.
+    fn start(arguments: &[&str]) -> Option<Sipp> {
+        let child = Command::new("sipp")
+            .args(["-i", "127.0.0.1", "-m", "5", "-nostdin"])
+            .args(["-timeout", "40", "-timeout_error"])
+            .args(arguments)
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        if child.is_err() {
+            eprintln!("SKIPPED: sipp is not installed");
+        }
+        child.ok().map(Sipp)
+    }
+
+    fn finish(mut self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < end {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("SIPp does not end");
+    }
+}
+
+impl Drop for Sipp {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_uas_takes_the_calls_of_sipps_uac() {
+    let mut agent = UdpAgent::bind(loopback(), "uas").unwrap();
+    let next = agent.local().to_string();
+    // SIPp's caller hangs up.
+    let options = uas::Options {
+        ring: Duration::from_millis(50),
+        talk: Duration::from_secs(30),
+        calls: 5,
+    };
+    let Some(sipp) = Sipp::start(&["-sn", "uac", "-d", "200", &next]) else {
+        return;
+    };
+    assert_eq!(uas::run(&mut agent, &options).unwrap(), 5);
+    sipp.finish();
+}
+
+#[test]
+fn the_b2bua_stands_between_two_sipps() {
+    // SIPp's callee has no port 0: one is taken for it.
+    let port = std::net::UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let port = port.to_string();
+    let Some(callee) = Sipp::start(&["-sn", "uas", "-p", &port]) else {
+        return;
+    };
+    let mut middle = b2bua::common::UdpAgent::bind(loopback(), "b2bua").unwrap();
+    let next = middle.local().to_string();
+    let onward = format!("127.0.0.1:{port}").parse().unwrap();
+    let Some(caller) = Sipp::start(&["-sn", "uac", "-d", "200", &next]) else {
+        return;
+    };
+    b2bua::run(&mut middle, onward, &[], 5).unwrap();
+    caller.finish();
+    callee.finish();
 }

@@ -1,27 +1,36 @@
-//! The I/O that an [`Endpoint`] needs: one UDP socket, one thread.
+//! The I/O that an [`Agent`] needs: one UDP socket, one thread.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use trunkline_sip::transaction::{Config, Endpoint, Event, FlowId, Path, Target, Transport};
+use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, Socket};
+use trunkline_sip::message::Uri;
+use trunkline_sip::transaction::{FlowId, Path, Target, Transport};
 
-/// An endpoint on a UDP socket.
-pub struct UdpEndpoint {
-    pub layer: Endpoint,
+/// An agent on a UDP socket.
+pub struct UdpAgent<C> {
+    pub agent: Agent<C>,
     socket: UdpSocket,
     local: SocketAddr,
     buffer: Vec<u8>,
 }
 
-impl UdpEndpoint {
+impl<C: Clone + Default> UdpAgent<C> {
     /// Binds an address (not 0.0.0.0: it is what we write into Via and Contact).
-    pub fn bind(address: SocketAddr) -> io::Result<UdpEndpoint> {
+    pub fn bind(address: SocketAddr, user: &str) -> io::Result<UdpAgent<C>> {
         let socket = UdpSocket::bind(address)?;
         let local = socket.local_addr()?;
-        let layer = Endpoint::new(Config::default());
-        Ok(UdpEndpoint {
-            layer,
+        let contact = Uri::sip(Some(user), &local.ip().to_string(), Some(local.port()));
+        let contact = contact.map_err(io::Error::other)?;
+        let way = Socket {
+            transport: Transport::Udp,
+            flow: Some(FlowId(0)),
+            local,
+        };
+        let agent = Agent::new(AgentConfig::new(contact, way)).map_err(io::Error::other)?;
+        Ok(UdpAgent {
+            agent,
             socket,
             local,
             buffer: vec![0; 65_536],
@@ -37,35 +46,32 @@ impl UdpEndpoint {
         Target::new(Transport::Udp, Some(FlowId(0)), self.local, remote)
     }
 
-    /// Waits for the next event; `None` when `deadline` comes first.
-    pub fn next_event(&mut self, deadline: Option<Instant>) -> io::Result<Option<Event>> {
+    /// Waits for the next event; `None` after `wait` without one.
+    pub fn next_event(&mut self, wait: Duration) -> io::Result<Option<AgentEvent<C>>> {
+        let end = Instant::now() + wait;
         loop {
             self.flush();
-            if let Some(event) = self.layer.poll_event() {
+            if let Some(event) = self.agent.poll_event() {
                 return Ok(Some(event));
             }
             let now = Instant::now();
-            if deadline.is_some_and(|at| at <= now) {
+            if end <= now {
                 return Ok(None);
             }
-            let alarm = [self.layer.poll_timeout(), deadline]
-                .into_iter()
-                .flatten()
-                .min();
+            let alarm = self.agent.poll_timeout().map_or(end, |at| at.min(end));
             // A timeout of zero would mean to wait for ever.
-            let wait = alarm.map(|at| (at - now.min(at)).max(Duration::from_millis(1)));
-            self.socket.set_read_timeout(wait)?;
+            let wait = (alarm - now.min(alarm)).max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(wait))?;
             match self.socket.recv_from(&mut self.buffer) {
                 Ok((length, source)) => {
-                    let (transport, flow, local) = (Transport::Udp, FlowId(0), self.local);
                     let path = Path {
-                        transport,
-                        flow,
-                        local,
+                        transport: Transport::Udp,
+                        flow: FlowId(0),
+                        local: self.local,
                         source,
                     };
-                    self.layer
-                        .handle_datagram(Instant::now(), path, &self.buffer[..length]);
+                    let bytes = &self.buffer[..length];
+                    self.agent.handle_datagram(Instant::now(), path, bytes);
                 }
                 // An ICMP error about an earlier datagram, or the alarm.
                 Err(error)
@@ -78,19 +84,16 @@ impl UdpEndpoint {
                     ) => {}
                 Err(error) => return Err(error),
             }
-            self.layer.handle_timeout(Instant::now());
+            self.agent.handle_timeout(Instant::now());
         }
     }
 
     /// Sends what waits to be sent.
     pub fn flush(&mut self) {
-        while let Some(transmit) = self.layer.poll_transmit() {
-            let failed = self
-                .socket
-                .send_to(&transmit.bytes, transmit.remote)
-                .is_err();
-            if let Some(origin) = transmit.origin.filter(|_| failed) {
-                self.layer.transport_failed(Instant::now(), origin);
+        while let Some(transmit) = self.agent.poll_transmit() {
+            let sent = self.socket.send_to(&transmit.bytes, transmit.remote);
+            if let Some(origin) = transmit.origin.filter(|_| sent.is_err()) {
+                self.agent.transport_failed(Instant::now(), origin);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Who calls and who is called, as the headers of the first INVITE tell it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::message::{NameAddr, Request, Uri};
 
 /// One party of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
     /// The user part or number, percent-decoded; empty when the URI has none.
     pub user: String,

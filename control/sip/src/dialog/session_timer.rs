@@ -179,6 +179,12 @@ impl SessionTimer {
         self.terms
     }
 
+    /// The same deadlines with other terms to propose at the next refresh.
+    #[must_use]
+    pub fn with_terms(self, terms: SessionTerms) -> SessionTimer {
+        SessionTimer { terms, ..self }
+    }
+
     /// A 2xx to a session refresh request of either side went by: the interval begins anew.
     pub fn refreshed(&mut self, now: Instant, terms: SessionTerms) {
         self.terms = terms;

@@ -8,12 +8,13 @@ use std::sync::OnceLock;
 pub const FOLDER_VARIABLE: &str = "TRUNKLINE_BIN_DIR";
 
 /// Packages whose programs are needed.
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
     "trunkline",
     "trunkline-control",
     "trunkline-dataplane",
     "trunkline-rtpgen",
     "sn3",
+    "trunkline-bench",
 ];
 
 /// A program under test.

@@ -2,6 +2,9 @@
 //! capture copies the payload away.
 //!
 //! `cargo run --release -p trunkline-engine --example path_cost`
+//!
+//! `path_cost relayed|tapped ROUNDS` runs one of them alone, for counting its instructions
+//! (`cargo xtask instructions`).
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -101,7 +104,7 @@ fn prepare(tapped: bool) -> Engine {
     engine
 }
 
-fn run(tapped: bool) {
+fn run(tapped: bool, rounds: u32) {
     let mut engine = prepare(tapped);
     let mut sink = Sink {
         forwarded: 0,
@@ -111,7 +114,7 @@ fn run(tapped: bool) {
     let mut buffer = vec![0_u8; 172 + TAIL_ROOM_BYTES];
     buffer[0] = 0x80;
     let mut best = f64::MAX;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let now_ns = 1_000_000_000 + u64::from(round) * 20_000_000;
         buffer[2..4].copy_from_slice(&(round as u16).to_be_bytes());
         buffer[4..8].copy_from_slice(&(round * 160).to_be_bytes());
@@ -126,7 +129,7 @@ fn run(tapped: bool) {
         let each = start.elapsed().as_nanos() as f64 / f64::from(SESSIONS * 2);
         best = best.min(each);
     }
-    assert_eq!(sink.forwarded, u64::from(SESSIONS * 2 * ROUNDS));
+    assert_eq!(sink.forwarded, u64::from(SESSIONS * 2 * rounds));
     println!(
         "{:>9}: {best:.0} ns a packet",
         if tapped { "tapped" } else { "relayed" }
@@ -134,6 +137,17 @@ fn run(tapped: bool) {
 }
 
 fn main() {
-    run(false);
-    run(true);
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next(), arguments.next()) {
+        (Some(variant), Some(rounds)) => {
+            run(
+                variant == "tapped",
+                rounds.parse().expect("a number of rounds"),
+            );
+        }
+        _ => {
+            run(false, ROUNDS);
+            run(true, ROUNDS);
+        }
+    }
 }

@@ -2,6 +2,9 @@
 //! in turn (the packet path's case: each packet goes to another recording, nothing is in cache).
 //!
 //! `cargo run --release --package trunkline-sn3 --example append`
+//!
+//! `append FRAMES` only appends so many to 1,000 open extents, for counting instructions
+//! (`cargo xtask instructions`).
 
 use std::hint::black_box;
 
@@ -36,7 +39,7 @@ fn cpu_ns() -> f64 {
 }
 
 /// Appends frames to `open` extents in turn; gives ns a frame.
-fn append(memory: &mut [u8], open: usize, packets: &[[u8; 172]]) -> f64 {
+fn append(memory: &mut [u8], open: usize, frames: usize, packets: &[[u8; 172]]) -> f64 {
     let mut appenders: Vec<Appender> = memory
         .chunks_exact_mut(EXTENT_BYTES)
         .take(open)
@@ -45,7 +48,7 @@ fn append(memory: &mut [u8], open: usize, packets: &[[u8; 172]]) -> f64 {
         .collect();
     let start = cpu_ns();
     let mut slot = 0;
-    for n in 0..FRAMES {
+    for n in 0..frames {
         let extent = &mut memory[slot * EXTENT_BYTES..(slot + 1) * EXTENT_BYTES];
         let payload = &packets[n % packets.len()][12..];
         let appender = &mut appenders[slot];
@@ -62,7 +65,7 @@ fn append(memory: &mut [u8], open: usize, packets: &[[u8; 172]]) -> f64 {
         }
     }
     black_box(&appenders);
-    (cpu_ns() - start) / FRAMES as f64
+    (cpu_ns() - start) / frames as f64
 }
 
 fn best(runs: impl Iterator<Item = f64>) -> f64 {
@@ -72,9 +75,15 @@ fn best(runs: impl Iterator<Item = f64>) -> f64 {
 fn main() {
     // As many packets as a receive batch holds: their payloads are in cache, as after the relay.
     let packets: Vec<[u8; 172]> = (0..64).map(|n| [n as u8; 172]).collect();
+    if let Some(frames) = std::env::args().nth(1) {
+        let mut memory = vec![1u8; 1_000 * EXTENT_BYTES];
+        let frames = frames.parse().expect("a number of frames");
+        black_box(append(&mut memory, 1_000, frames, &packets));
+        return;
+    }
     for open in [1usize, 1_000, 20_000] {
         let mut memory = vec![1u8; open * EXTENT_BYTES];
-        let ns = best((0..ROUNDS).map(|_| append(&mut memory, open, &packets)));
+        let ns = best((0..ROUNDS).map(|_| append(&mut memory, open, FRAMES, &packets)));
         println!("append, {open:>6} open extents: {ns:6.1} ns a frame of 160 bytes");
     }
     let mut extent = vec![0u8; EXTENT_BYTES];

@@ -108,3 +108,60 @@ fn an_interrupt_ends_the_calls_and_reports_all_the_same() {
     );
     assert_eq!(output.status.code(), Some(0));
 }
+
+/// Interrupts a run after a second; gives its report.
+fn interrupted(arguments: &[&str]) -> serde_json::Value {
+    let child = Command::new(cargo_bin!("rtpgen"))
+        .args(arguments)
+        .arg("--json")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a run");
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("a signal");
+    let output = child.wait_with_output().expect("an end");
+    serde_json::from_slice(&output.stdout).expect("a report all the same")
+}
+
+#[test]
+fn flows_to_a_dead_target_and_a_sink_end_by_interrupt_with_their_report() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let dead = socket.local_addr().expect("an address").to_string();
+    drop(socket);
+    let report = interrupted(&["stream", "--to", &dead, "--duration", "600"]);
+    assert_eq!(report["interrupted"], true);
+    let count = |name: &str| report[name].as_u64().unwrap_or_default();
+    assert!(count("sent") + count("send_errors") > 0, "{report}");
+    let report = interrupted(&["sink", "--listen", &dead]);
+    assert_eq!(report["interrupted"], true);
+    assert_eq!(report["received"], 0);
+}
+
+#[test]
+fn a_full_socket_buffer_is_counted_and_reported() {
+    // A loopback that lets 1 Mbit/s through, in a namespace that ends with the command.
+    let slow = "ip link set lo up && tc qdisc add dev lo root tbf rate 1mbit burst 10kb limit 10mb";
+    let allowed = Command::new("unshare")
+        .args(["--net", "sh", "-c", slow])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !allowed {
+        eprintln!("SKIPPED a_full_socket_buffer_is_counted_and_reported: needs root, ip and tc");
+        return;
+    }
+    let program = cargo_bin!("rtpgen");
+    let stream = "stream --to 127.0.0.1:40000 --one-source --rate 20000 --duration 2 --json";
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c"])
+        .arg(format!("{slow} && exec {} {stream}", program.display()))
+        .output()
+        .expect("a run");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let generator = &report["generator"];
+    assert!(generator["full"].as_u64() > Some(0), "{report}");
+    assert_eq!(generator["limited"], true, "{report}");
+    assert!(report["sent"].as_u64() > Some(0), "{report}");
+    // What found no room was offered again, never skipped in its flow's numbers.
+    assert_eq!(report["send_errors"], 0, "{report}");
+}

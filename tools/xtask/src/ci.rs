@@ -26,6 +26,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sox", "sox"),
     ("xmllint", "libxml2-utils"),
     ("systemd-analyze", "systemd"),
+    ("rtpengine", "rtpengine-daemon"),
+    ("ethtool", "ethtool"),
+    ("kamailio", "kamailio"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Runs every step in order and stops at the first that fails; says how long it took.
@@ -76,7 +80,8 @@ fn steps(options: &Options) -> Result<()> {
             "--",
             "--test-threads=1",
         ]),
-    )
+    )?;
+    crate::instructions::check()
 }
 
 fn missing() -> Vec<&'static str> {

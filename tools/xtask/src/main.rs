@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod command;
 mod demo;
+mod instructions;
 mod systemd;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,8 @@ enum Task {
     Ci(ci::Options),
     /// Build a benchmark in release and run it alone on this machine.
     Bench(bench::Options),
+    /// Count the instructions of a packet in engine and capture, against what was recorded.
+    Instructions(instructions::Options),
     /// Build everything and place 20 recorded calls on this machine.
     Demo(demo::Options),
 }
@@ -34,6 +37,7 @@ fn main() {
     let result = match Arguments::parse().task {
         Task::Ci(options) => ci::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
         Task::Demo(options) => demo::run(&options),
     };
     if let Err(error) = result {

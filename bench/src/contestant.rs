@@ -1,0 +1,243 @@
+//! Who is measured: how each is started, and told of the calls it is to relay.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use trunkline_rtpgen::wire::Flow;
+
+use crate::ng;
+use crate::place::{Place, Side};
+use crate::process::{Process, slab_bytes};
+use crate::sessions::Sessions;
+
+/// A relay under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contestant {
+    /// Our dataplane process.
+    Trunkline,
+    /// The same, every call recorded to SN3 segments.
+    TrunklineRecord,
+    /// rtpengine in user space, one thread.
+    Rtpengine,
+    /// The same, every call recorded to a pcap.
+    RtpengineRecord,
+    /// A bare loop (see [`crate::bare`]).
+    Bare,
+}
+
+impl Contestant {
+    /// The name in tables and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trunkline => "trunkline",
+            Self::TrunklineRecord => "trunkline + SN3",
+            Self::Rtpengine => "rtpengine",
+            Self::RtpengineRecord => "rtpengine + pcap",
+            Self::Bare => "bare loop",
+        }
+    }
+}
+
+/// What all of them are started with.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    /// Where.
+    pub place: &'a Place,
+    /// Two flows each.
+    pub calls: u32,
+    /// Our release programs.
+    pub programs: &'a Path,
+    /// A directory on the disk that recordings go to; emptied after each run.
+    pub record_to: &'a Path,
+}
+
+/// A relay that runs.
+pub struct Running {
+    /// Its process.
+    pub process: Process,
+    /// Flow f goes from party f to the relay, and comes to party f xor 1.
+    pub flows: Vec<Flow>,
+    /// Memory that the calls took: resident and in the kernel, bytes, both since before the first.
+    pub call_bytes: u64,
+    sessions: Option<Sessions>,
+    _directory: tempfile::TempDir,
+}
+
+impl Running {
+    /// Between two windows: what piled up is taken, and a relay that died is noticed.
+    ///
+    /// # Errors
+    /// It died.
+    pub fn tend(&mut self) -> Result<()> {
+        if let Some(sessions) = &mut self.sessions {
+            sessions.drain();
+        }
+        self.process.check()
+    }
+}
+
+impl Stage<'_> {
+    fn parties(&self) -> Vec<[SocketAddr; 2]> {
+        let (address, first) = self.place.parties();
+        let party = |number: u32| SocketAddr::new(address, first + 2 * number as u16);
+        (0..self.calls)
+            .map(|call| [party(2 * call), party(2 * call + 1)])
+            .collect()
+    }
+
+    /// Starts a relay and opens all calls in it.
+    ///
+    /// # Errors
+    /// It does not start, or refuses a call.
+    pub fn start(&self, who: Contestant) -> Result<Running> {
+        let directory = tempfile::Builder::new()
+            .prefix("trunkline-bench-")
+            .tempdir_in(self.record_to)
+            .with_context(|| self.record_to.display().to_string())?;
+        let mut running = match who {
+            Contestant::Trunkline => self.start_trunkline(directory, false),
+            Contestant::TrunklineRecord => self.start_trunkline(directory, true),
+            Contestant::Rtpengine => self.start_rtpengine(directory, false),
+            Contestant::RtpengineRecord => self.start_rtpengine(directory, true),
+            Contestant::Bare => self.start_bare(directory),
+        }
+        .with_context(|| who.name())?;
+        running.tend()?;
+        Ok(running)
+    }
+
+    fn start_trunkline(&self, directory: tempfile::TempDir, record: bool) -> Result<Running> {
+        let (first, last) = self.place.relay_ports();
+        let data_dir = directory.path().join("data");
+        let config = format!(
+            "data_dir = {data_dir:?}\n[dataplane]\ncores = [{}]\naddress = \"{}\"\nports = \"{first}-{last}\"\n",
+            self.place.core(Side::Relay),
+            self.place.relay_address(),
+        );
+        let file = directory.path().join("trunkline.toml");
+        std::fs::write(&file, config)?;
+        let mut command = self
+            .place
+            .command(Side::Relay, self.programs.join("trunkline-dataplane"));
+        command.extend(["--config".into(), file.into_os_string()]);
+        let log = directory.path().join("log");
+        let mut process = Process::start("trunkline-dataplane", &command, &log)?;
+        let socket = data_dir.join("run/dataplane.sock");
+        let mut sessions = process.wait_until(|| Sessions::attach(&socket))?;
+        let before = memory(&process);
+        let parties = self.parties();
+        let ports = sessions
+            .open(&parties, record)
+            .with_context(|| process.log_end())?;
+        Ok(Running {
+            flows: self.flows(&parties, &ports),
+            call_bytes: memory(&process).saturating_sub(before),
+            process,
+            sessions: Some(sessions),
+            _directory: directory,
+        })
+    }
+
+    fn start_rtpengine(&self, directory: tempfile::TempDir, record: bool) -> Result<Running> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 2_223));
+        let mut command = self.place.command(Side::Relay, "rtpengine");
+        let (first, last) = self.place.relay_ports();
+        let mut arguments = vec![
+            "--foreground".to_owned(),
+            "--log-stderr".to_owned(),
+            "--log-level=3".to_owned(),
+            "--table=-1".to_owned(),
+            "--num-threads=1".to_owned(),
+            format!("--interface={}", self.place.relay_address()),
+            format!("--listen-ng={listen}"),
+            format!("--port-min={first}"),
+            format!("--port-max={last}"),
+        ];
+        if record {
+            let to = directory.path().join("recordings");
+            std::fs::create_dir(&to)?;
+            arguments.push(format!("--recording-dir={}", to.display()));
+            arguments.push("--recording-method=pcap".to_owned());
+        }
+        command.extend(arguments.into_iter().map(OsString::from));
+        let log = directory.path().join("log");
+        let mut process = Process::start("rtpengine", &command, &log)?;
+        let parties = self.parties();
+        // Its control port is on the loopback of its own namespace.
+        let (ports, call_bytes) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                self.place.enter(Side::Relay)?;
+                let mut client = ng::Client::new(listen)?;
+                process.wait_until(|| client.ping().then_some(()))?;
+                let before = memory(&process);
+                let calls = parties.iter().zip(1..);
+                let ports = calls
+                    .map(|(parties, number)| client.call(number, *parties, record))
+                    .collect::<Result<Vec<_>>>()
+                    .with_context(|| process.log_end())?;
+                Ok((ports, memory(&process).saturating_sub(before)))
+            });
+            asking
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("the ng client panicked"))
+        })?;
+        Ok(Running {
+            flows: self.flows(&parties, &ports),
+            call_bytes,
+            process,
+            sessions: None,
+            _directory: directory,
+        })
+    }
+
+    fn start_bare(&self, directory: tempfile::TempDir) -> Result<Running> {
+        let (first, _) = self.place.relay_ports();
+        let (party, party_port) = self.place.parties();
+        let own = std::env::current_exe().context("our own program")?;
+        let mut command = self.place.command(Side::Relay, own);
+        let arguments = [
+            "bare".to_owned(),
+            format!("--address={}", self.place.relay_address()),
+            format!("--port={first}"),
+            format!("--party={}", SocketAddr::new(party, party_port)),
+            format!("--flows={}", 2 * self.calls),
+        ];
+        command.extend(arguments.map(OsString::from));
+        let log = directory.path().join("log");
+        let mut process = Process::start("the bare loop", &command, &log)?;
+        process.wait_until(|| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            said.contains("ready").then_some(())
+        })?;
+        let ports: Vec<_> = (0..self.calls as u16)
+            .map(|call| [first + 4 * call, first + 4 * call + 2])
+            .collect();
+        Ok(Running {
+            flows: self.flows(&self.parties(), &ports),
+            call_bytes: 0,
+            process,
+            sessions: None,
+            _directory: directory,
+        })
+    }
+
+    fn flows(&self, parties: &[[SocketAddr; 2]], ports: &[[u16; 2]]) -> Vec<Flow> {
+        let relay = self.place.relay_address();
+        let pairs = parties.iter().flatten().zip(ports.iter().flatten());
+        pairs
+            .map(|(from, port)| Flow {
+                from: *from,
+                to: SocketAddr::new(relay, *port),
+            })
+            .collect()
+    }
+}
+
+fn memory(process: &Process) -> u64 {
+    process.resident_bytes() + slab_bytes()
+}

@@ -8,8 +8,10 @@ use trunkline_link::limits::EXTENT_BYTES;
 
 /// Descriptors for everything but media: segments, rings, doorbells, the link, logs.
 const FILES_RESERVED: u64 = 256;
-/// Descriptors of one media socket at most: the worker's and the conductor's.
+/// Descriptors of one media socket: the conductor's, and the worker's unless its ring holds the
+/// socket.
 const FILES_A_SOCKET: u64 = 2;
+const FILES_A_SOCKET_IN_RING: u64 = 1;
 /// Sockets of a call with one audio line: RTP and RTCP on both sides.
 const SOCKETS_A_CALL: u64 = 4;
 /// Extents of a recorded call: one being filled, one being written.
@@ -39,16 +41,22 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Works it out for a number of workers.
+    /// Works it out for a number of workers. `rings`: they hold their sockets in io_uring's own
+    /// table, which has the same limit as open files.
     #[must_use]
-    pub fn of(config: &Config, workers: u64, files: u64, memory_bytes: u64) -> Self {
+    pub fn of(config: &Config, workers: u64, rings: bool, files: u64, memory_bytes: u64) -> Self {
+        let files_a_socket = if rings {
+            FILES_A_SOCKET_IN_RING
+        } else {
+            FILES_A_SOCKET
+        };
         let port_pairs: u64 = config
             .interfaces
             .iter()
             .map(|interface| u64::from(interface.ports.pairs()))
             .sum();
         let calls_by_ports = 2 * port_pairs / SOCKETS_A_CALL;
-        let calls_by_files = files.saturating_sub(FILES_RESERVED) / FILES_A_SOCKET / SOCKETS_A_CALL;
+        let calls_by_files = files.saturating_sub(FILES_RESERVED) / files_a_socket / SOCKETS_A_CALL;
         let calls = calls_by_ports.min(calls_by_files);
         let by_memory = memory_bytes / 4 / EXTENT_BYTES as u64;
         let extents = (calls * EXTENTS_A_CALL + EXTENTS_MIN)
@@ -124,14 +132,16 @@ mod tests {
     #[test]
     fn what_fits_is_the_least_of_ports_and_files() {
         let config = Config::default();
-        let wide = Capacity::of(&config, 1, 1 << 20, 64 << 30);
+        let wide = Capacity::of(&config, 1, false, 1 << 20, 64 << 30);
         assert_eq!((wide.port_pairs, wide.calls_by_ports), (8192, 4096));
         assert_eq!(wide.slots_a_worker, 16_384);
         assert_eq!(wide.extents, 4096 * 2 + 512);
-        let narrow = Capacity::of(&config, 4, 1_024, 1 << 20);
+        let narrow = Capacity::of(&config, 4, false, 1_024, 1 << 20);
         assert_eq!(narrow.calls_by_files, 96);
         assert_eq!(narrow.extents, EXTENTS_MIN);
         assert_eq!(narrow.slots_a_worker, 768);
+        let in_rings = Capacity::of(&config, 4, true, 20_000, 1 << 20);
+        assert_eq!((in_rings.calls_by_files, in_rings.calls()), (4_936, 4_096));
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //!         (recorder's bell)  v  |                                               |      |
 //!                          recorder (cold) <-- commands 4,096 (recorder's bell)-+      |
 //!                                          --- notices 16,384 (conductor's bell) ------+
+//!
+//!   worker's device --- paths to watch 4,096 (its own eventfd) --> routes (cold) <-- the kernel's
+//!                   <-- next hops 4,096 -------------------------                    notifications
 //! ```
 //! Each queue has one producer and one consumer. Counter pages (dataplane/link) have one writer each.
 //! A thread that panics takes the process down: control recovers what was captured, and `trunkline
@@ -28,7 +31,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use nix::fcntl::{Flock, FlockArg};
 use trunkline_config::{Config, Cores};
-use trunkline_device::{Backend, Config as DeviceConfig, Opened};
+use trunkline_device::{Backend, Config as DeviceConfig, Opened, RouteSeat, Routes, UringDevice};
 use trunkline_link::attach::Server;
 use trunkline_link::counters::{ConductorCounter, CounterWriter, Counters};
 use trunkline_link::doorbell::Doorbell;
@@ -61,7 +64,9 @@ const WARM_PAIRS: usize = 64;
 pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Result<()> {
     let files = raise_file_limit().context("cannot raise the limit of open files")?;
     let cores = choose_cores(&config.dataplane.cores)?;
-    let capacity = Capacity::of(config, cores.len() as u64, files, memory_available());
+    let rings =
+        config.dataplane.backend == trunkline_config::Backend::Uring && UringDevice::is_allowed();
+    let capacity = Capacity::of(config, cores.len() as u64, rings, files, memory_available());
     check_addresses(config)?;
     if let Some(limit) = config.sip.calls_max
         && u64::from(limit) > capacity.calls()
@@ -116,6 +121,7 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
         counters: writers.recorder,
     })
     .context("recorder")?;
+    let (_routes, mut route_seats) = start_routes(config.dataplane.backend, cores.len());
     let mut worker_threads = Vec::new();
     for (number, (core, counters)) in cores.iter().zip(writers.workers).enumerate() {
         let plan = WorkerPlan {
@@ -125,7 +131,8 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
             backend: config.dataplane.backend,
             idle: config.dataplane.idle,
         };
-        worker_threads.push(start_worker(plan, seats[number].clone(), counters)?);
+        let routes = route_seats.pop();
+        worker_threads.push(start_worker(plan, routes, seats[number].clone(), counters)?);
     }
 
     // Listening comes last: who can attach finds everything running.
@@ -251,10 +258,35 @@ struct WorkerPlan {
     idle: trunkline_config::Idle,
 }
 
+/// Starts the thread that tells the workers' devices how to send whole frames; none where kernel
+/// or rights do not allow frames, or the device sends none.
+fn start_routes(
+    backend: trunkline_config::Backend,
+    workers: usize,
+) -> (Option<Routes>, Vec<RouteSeat>) {
+    if backend != trunkline_config::Backend::Uring {
+        return (None, Vec::new());
+    }
+    let log = |allowed: Result<(), &str>| match allowed {
+        Ok(()) => tracing::info!("sends by packet socket where the route is plain Ethernet"),
+        Err(reason) => tracing::info!(reason, "sends by each port's socket"),
+    };
+    match Routes::start(workers, log) {
+        Ok((routes, seats)) => (Some(routes), seats),
+        Err(error) => {
+            log(Err(&format!(
+                "{error}; frames take CAP_NET_RAW and CAP_NET_ADMIN"
+            )));
+            (None, Vec::new())
+        }
+    }
+}
+
 /// Starts a worker's thread: pinned first, so that its memory is its core's, then the device, which
 /// belongs to the thread that opens it. Returns once it runs.
 fn start_worker(
     plan: WorkerPlan,
+    routes: Option<RouteSeat>,
     queues: WorkerQueues,
     counters: CounterWriter,
 ) -> Result<JoinHandle<()>> {
@@ -264,7 +296,7 @@ fn start_worker(
         .name(name.clone())
         .spawn(move || {
             let _guard = AbortOnPanic(name);
-            match open_worker(plan, queues, counters) {
+            match open_worker(plan, routes, queues, counters) {
                 Ok(worker) => {
                     let _ = started.send(Ok(()));
                     if let Err(error) = worker() {
@@ -287,6 +319,7 @@ fn start_worker(
 /// Pins the calling thread, opens its device, and gives back the worker, ready to run.
 fn open_worker(
     plan: WorkerPlan,
+    routes: Option<RouteSeat>,
     queues: WorkerQueues,
     counters: CounterWriter,
 ) -> Result<Box<dyn FnOnce() -> std::io::Result<()>>> {
@@ -300,6 +333,7 @@ fn open_worker(
     let device = DeviceConfig {
         slots_max: plan.slots,
         doorbell: Some(doorbell),
+        routes,
         ..Default::default()
     };
     let idle = match plan.idle {

@@ -22,7 +22,7 @@ mod unread;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use trunkline_device::{Device, Received, SlotEvent, TAIL_ROOM_BYTES};
+use trunkline_device::{Admission, Device, Received, SlotEvent, TAIL_ROOM_BYTES};
 use trunkline_engine::{Actions, Captured, Engine, Event, FrameMeta, Limits, MediaSpec};
 use trunkline_link::counters::CounterWriter;
 
@@ -35,6 +35,8 @@ use unread::Unread;
 
 /// Slot events taken in one cycle.
 const SLOT_EVENTS_PER_CYCLE: usize = 64;
+/// How long a port stays open when its admission changes.
+const CLOSING_NS: u64 = 100_000_000;
 /// Wait while there is nothing to do by time.
 const FOREVER_NS: u64 = 3600 * 1_000_000_000;
 
@@ -136,6 +138,7 @@ impl<D: Device> Worker<D> {
         self.capture.now_ns = now_ns;
         let packets = self.relay(now_ns);
         let commands = self.take_commands(now_ns);
+        self.tell_admissions(now_ns);
         let slots = self.take_slot_events();
         if self.ending && !self.ended {
             self.ended = true;
@@ -173,6 +176,7 @@ impl<D: Device> Worker<D> {
         if received == 0 {
             return 0;
         }
+        touch(device, engine, capture, batch);
         for packet in batch.drain(..) {
             let Received {
                 slot,
@@ -212,6 +216,19 @@ impl<D: Device> Worker<D> {
         }
         device.flush();
         received
+    }
+
+    /// Tells the device whom ports are open to, where that has changed. Not at once closed: what a
+    /// source just learnt sends meanwhile may be judged by what was known before.
+    fn tell_admissions(&mut self, now_ns: u64) {
+        while let Some(admission) = self.engine.poll_admission() {
+            let device = Admission {
+                sources: admission.sources,
+                closed_from_ns: admission.closed_from_ns.max(now_ns + CLOSING_NS),
+                silent_ns: admission.silent_ns,
+            };
+            self.device.admit(admission.slot, &device);
+        }
     }
 
     fn take_slot_events(&mut self) -> usize {
@@ -296,9 +313,25 @@ impl<D: Device> Worker<D> {
         let reports = self.reports.is_behind().then_some(now_ns + 1_000_000);
         let short = self.told_short.then_some(now_ns + 100_000_000);
         let unread = self.unread.next_deadline_ns();
-        let deadlines = [engine, capture, progress, forks, reports, short, unread];
+        let kernel = self.kernel_counts_due_ns();
+        let deadlines = [
+            engine, capture, progress, forks, reports, short, unread, kernel,
+        ];
         deadlines.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
+}
+
+/// Touches what the packets of a batch need, all of it before the first is handled: the processor
+/// fetches side by side what would otherwise be waited for one after the other.
+fn touch(device: &impl Device, engine: &Engine, capture: &Capture, batch: &[Received]) {
+    let mut sum = 0;
+    for packet in batch {
+        if let Some(warm) = engine.warm(packet.slot) {
+            sum ^= warm.sum ^ device.warm(warm.leaves_from);
+            sum ^= warm.tap.map_or(0, |tap| capture.warm(tap));
+        }
+    }
+    std::hint::black_box(sum);
 }
 
 /// A packet to send in the buffer it came in.

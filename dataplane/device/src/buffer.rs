@@ -5,8 +5,8 @@
 //!        ^ 64-byte aligned, 2240 bytes apart (35 cache lines: no power of two, so that
 //!          the first lines of buffers spread over all cache sets)
 //! ```
-//! The head belongs to the device: what the kernel says of a datagram on receive, and the
-//! destination on send.
+//! The head belongs to the device: what the kernel says of a datagram on receive, and on send the
+//! destination, or the headers of a frame.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -56,6 +56,19 @@ impl Buffer {
     /// Start of the whole buffer, its head included.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// The device's part in front of the datagram, and the datagram.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&mut [u8; HEAD_BYTES], &[u8]) {
+        // SAFETY: the token owns STRIDE_BYTES initialised bytes at `base`: the head is the first
+        // HEAD_BYTES, the datagram lies behind it (see deref), and `&mut self` makes these the
+        // only accesses.
+        unsafe {
+            let head = &mut *self.base.as_ptr().cast();
+            let datagram = std::slice::from_raw_parts(self.data(), self.length as usize);
+            (head, datagram)
+        }
     }
 
     /// Start of the datagram.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::buffer::Buffer;
+use crate::routes::RouteSeat;
 
 /// A received datagram.
 #[derive(Debug)]
@@ -46,6 +47,28 @@ pub struct Wake {
     pub doorbell: bool,
 }
 
+/// Whose datagrams a slot's port is open to; see [`Device::admit`]. Times are nanoseconds of
+/// CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// Always: these addresses. Port 0 means any port of the host.
+    pub sources: [Option<SocketAddr>; 2],
+    /// Until this moment: everybody. `u64::MAX` = for good.
+    pub closed_from_ns: u64,
+    /// When `sources` have been silent for so long, and until one of them is heard after this was
+    /// said: everybody. `u64::MAX` = never.
+    pub silent_ns: u64,
+}
+
+impl Admission {
+    /// Open to all.
+    pub const EVERYBODY: Self = Self {
+        sources: [None; 2],
+        closed_from_ns: u64::MAX,
+        silent_ns: 0,
+    };
+}
+
 /// Totals since the device was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -53,8 +76,13 @@ pub struct Counters {
     pub received: u64,
     /// Those that came through a socket that all slots share.
     pub steered: u64,
+    /// Datagrams thrown away before they reached a socket, as [`Device::admit`] did not let their
+    /// sources in.
+    pub strangers: u64,
     /// Datagrams the kernel took for sending.
     pub sent: u64,
+    /// Those that left as whole frames, past the kernel's own routing.
+    pub framed: u64,
     /// Datagrams not sent: refused by the kernel, or no buffer for the copy, or an empty slot.
     pub send_failed: u64,
     /// Datagrams that filled their buffer (also in `received`).
@@ -137,6 +165,9 @@ pub struct Config {
     /// Receive on one socket for all ports, steered by a program in the kernel, where kernel and
     /// rights allow it ([`UringDevice`](crate::UringDevice) only).
     pub steer: bool,
+    /// Send whole frames by packet socket where this end of a [`Routes`](crate::Routes) thread
+    /// says how ([`UringDevice`](crate::UringDevice) only).
+    pub routes: Option<RouteSeat>,
 }
 
 impl Default for Config {
@@ -148,6 +179,7 @@ impl Default for Config {
             batch_max: 256,
             doorbell: None,
             steer: true,
+            routes: None,
         }
     }
 }
@@ -206,6 +238,12 @@ pub trait Device {
     /// Reads a paused slot's socket again; nothing when it is not paused.
     fn resume(&mut self, slot: u32);
 
+    /// Says whom a slot's port is open to from now on; a port just installed is open to all. The
+    /// device may throw away what comes from others, where it can do so for less than it costs to
+    /// hand it over, and counts it; what comes all the same is the worker's to judge. Only addresses
+    /// are looked at, never what a datagram holds.
+    fn admit(&mut self, _slot: u32, _admission: &Admission) {}
+
     /// The next thing that happened to a slot. Ask until `None` once a cycle.
     fn slot_event(&mut self) -> Option<SlotEvent>;
 
@@ -213,6 +251,13 @@ pub trait Device {
     /// many. Does not wait. Order is kept within a slot, except around `install` and `pause`, when
     /// a shared socket and the slot's own may both hold datagrams of it.
     fn receive(&mut self, batch: &mut Vec<Received>) -> usize;
+
+    /// Reads what a [`send`](Self::send) from a slot will need, ahead of many of them: the processor
+    /// fetches side by side what would otherwise be waited for one after the other. What it gives is
+    /// of no meaning, and to be used all the same.
+    fn warm(&self, _slot: u32) -> u64 {
+        0
+    }
 
     /// Queues a datagram to be sent from a slot; it goes out with [`flush`](Self::flush) at the
     /// latest, in the order queued. The buffer returns to the device.

@@ -7,7 +7,7 @@
 //!
 //! | device | how | when |
 //! |---|---|---|
-//! | [`UringDevice`] | io_uring: multishot receive, one submission a cycle; one receive socket for all ports where a BPF program may steer | the default |
+//! | [`UringDevice`] | io_uring: multishot receive, one submission a cycle; one receive socket for all ports where a BPF program may steer, frames by packet socket where [`Routes`] finds them fit | the default |
 //! | [`MmsgDevice`] | epoll, `recvmmsg`, `sendmmsg` | where io_uring is blocked |
 //! | [`SimDevice`] | memory | tests |
 //!
@@ -18,18 +18,22 @@
 mod address;
 mod buffer;
 mod device;
+mod egress;
 mod meminfo;
 pub mod mmsg;
 pub mod packet;
+mod routes;
 mod select;
 pub mod sim;
+mod socket;
 mod steering;
 mod uring;
 
 pub use buffer::{BUFFER_BYTES, Buffer, Pool, TAIL_ROOM_BYTES};
-pub use device::{Config, Counters, Device, DeviceError, Received, SlotEvent, Wake};
+pub use device::{Admission, Config, Counters, Device, DeviceError, Received, SlotEvent, Wake};
 pub use meminfo::socket_drops;
 pub use mmsg::MmsgDevice;
+pub use routes::{RouteSeat, Routes};
 pub use select::{Backend, Opened, open};
 pub use sim::{SimDevice, SimNet};
 pub use uring::UringDevice;

@@ -65,6 +65,17 @@ fn bind(socket: &OwnedFd, interface: u32, protocol: u16) -> io::Result<()> {
     .map(drop)
 }
 
+/// A packet socket that receives nothing and holds many frames on their way out, of one interface.
+pub(crate) fn open_sender(interface: Option<u32>) -> io::Result<OwnedFd> {
+    let socket = open(0)?;
+    if let Some(interface) = interface {
+        bind(&socket, interface, 0)?;
+    }
+    // Without the right to more, what is usual has to do.
+    let _ = set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &(4 << 20));
+    Ok(socket)
+}
+
 /// Sends frames from one interface.
 #[derive(Debug)]
 pub struct FrameSender {
@@ -77,11 +88,9 @@ impl FrameSender {
     /// # Errors
     /// Those of the kernel: without CAP_NET_RAW, `PermissionDenied`.
     pub fn open(interface: u32) -> io::Result<Self> {
-        let socket = open(0)?;
-        bind(&socket, interface, 0)?;
+        let socket = open_sender(Some(interface))?;
         // Only for speed; an interface without it still sends.
         let _ = set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32);
-        let _ = set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &(4 << 20));
         Ok(Self { socket })
     }
 

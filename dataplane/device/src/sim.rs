@@ -60,6 +60,7 @@ struct State {
     link: Link,
     counts: LinkCounts,
     random: u64,
+    shared_drops: u64,
 }
 
 impl State {
@@ -125,6 +126,12 @@ impl SimNet {
         }
     }
 
+    /// Has the kernel drop datagrams on a socket that slots share: they never come in, and
+    /// [`Device::take_shared_drops`] tells how many.
+    pub fn drop_shared(&self, datagrams: u64) {
+        self.state().shared_drops += datagrams;
+    }
+
     /// Delivers a datagram that the link still holds back.
     pub fn settle(&self) {
         let mut state = self.state();
@@ -187,6 +194,7 @@ impl SimDevice {
             link: Link::default(),
             counts: LinkCounts::default(),
             random: 0,
+            shared_drops: 0,
         };
         let net = SimNet {
             state: Arc::new(Mutex::new(state)),
@@ -364,6 +372,10 @@ impl Device for SimDevice {
             packets: state.inbound.iter().any(read) || !self.closed.is_empty(),
             doorbell: std::mem::take(&mut state.doorbell),
         }
+    }
+
+    fn take_shared_drops(&mut self) -> u64 {
+        std::mem::take(&mut self.net.state().shared_drops)
     }
 
     fn counters(&self) -> Counters {

@@ -1,7 +1,7 @@
 //! The fallback is chosen, with its reason, where io_uring is blocked.
 #![allow(unsafe_code)]
 
-use trunkline_device::{Backend, Config, Device, Opened, open};
+use trunkline_device::{Backend, Config, Device, Opened, Routes, open};
 
 /// Makes a system call answer `errno` for the calling thread, as a container's profile does.
 fn block(call: libc::c_long, errno: u32) {
@@ -73,6 +73,75 @@ fn a_blocked_bpf_means_a_socket_a_port_and_says_why() {
     });
     let reason = reason.join().unwrap();
     assert!(reason.contains("CAP_NET_ADMIN"), "{reason}");
+}
+
+/// Takes a right away from the calling thread.
+fn give_up(capability: u32) {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        thread: i32,
+    }
+    let mut header = Header {
+        version: 0x2008_0522,
+        thread: 0,
+    };
+    // Effective, permitted, inheritable: of the first 32 rights, then of the others.
+    let mut rights = [[0_u32; 3]; 2];
+    // SAFETY: both are live for the calls and of the layout that the version stands for.
+    unsafe {
+        let result = libc::syscall(libc::SYS_capget, &raw mut header, rights.as_mut_ptr());
+        assert_eq!(result, 0);
+        for set in &mut rights[0] {
+            *set &= !(1 << capability);
+        }
+        let result = libc::syscall(libc::SYS_capset, &raw const header, rights.as_ptr());
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+
+#[test]
+fn without_the_right_to_packet_sockets_there_are_no_frames() {
+    std::thread::spawn(|| {
+        give_up(CAP_NET_RAW);
+        let error = Routes::start(1, |_| ()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn without_the_right_to_administer_ports_have_their_own_sockets_and_send_by_them() {
+    std::thread::spawn(|| {
+        give_up(CAP_NET_ADMIN);
+        // What packet filters there are cannot be known then.
+        let (tell, told) = std::sync::mpsc::channel();
+        let start = Routes::start(1, move |allowed| {
+            let _ = tell.send(allowed.map_err(str::to_owned));
+        });
+        let Ok((routes, mut seats)) = start else {
+            return;
+        };
+        assert!(told.recv().unwrap().is_err());
+        let config = Config {
+            routes: seats.pop(),
+            ..Config::default()
+        };
+        match open(Backend::Uring, &config).unwrap() {
+            Opened::Uring(device) => {
+                let reason = device.steered().unwrap_err();
+                assert!(reason.contains("CAP_NET_ADMIN"), "{reason}");
+            }
+            Opened::Mmsg { reason, .. } => panic!("io_uring is allowed: {reason:?}"),
+        }
+        drop(routes);
+    })
+    .join()
+    .unwrap();
 }
 
 #[test]

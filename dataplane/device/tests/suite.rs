@@ -42,6 +42,7 @@ impl Open for Steered {
                 .doorbell
                 .as_ref()
                 .map(|bell| bell.try_clone().unwrap()),
+            routes: config.routes.clone(),
             ..*config
         };
         let device = UringDevice::open(&config).expect("io_uring device");
@@ -70,6 +71,7 @@ fn small() -> Config {
         batch_max: 64,
         doorbell: None,
         steer: false,
+        routes: None,
     }
 }
 

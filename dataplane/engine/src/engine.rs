@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::admission::Changed;
 use crate::counters::Counters;
 use crate::flow::{Flow, NO_FLOW, Port, Session};
 use crate::probation::Probations;
@@ -34,6 +35,8 @@ pub struct Engine {
     pub(crate) scan_due_ns: u64,
     /// When candidates are to be looked at.
     pub(crate) probation_ns: u64,
+    /// Slots whose admission has changed.
+    pub(crate) admissions: Changed,
     /// Indexes of the sessions that have forks, and when the first of them reports.
     pub(crate) forking_sessions: BTreeSet<u32>,
     pub(crate) report_ns: u64,
@@ -58,6 +61,7 @@ impl Engine {
             scan_at: 0,
             scan_due_ns: NEVER,
             probation_ns: NEVER,
+            admissions: Changed::new(limits.slots_max),
             forking_sessions: BTreeSet::new(),
             report_ns: NEVER,
         }
@@ -193,6 +197,8 @@ impl Engine {
             .ok_or(EngineError::NotFound)?;
         let leg = self.flows[index as usize].leg(spec.side);
         leg.latch.update(now_ns, spec);
+        self.admissions.note(leg.slots.rtp);
+        self.admissions.note(leg.slots.rtcp);
         if spec.restore.is_some() {
             leg.last_source = leg.latch.source;
         }

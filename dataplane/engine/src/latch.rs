@@ -184,6 +184,16 @@ impl Latch {
         self.advertised == Some(source)
     }
 
+    /// Where the side says that RTP comes from.
+    pub(crate) fn advertised(&self) -> Option<SocketAddr> {
+        self.advertised
+    }
+
+    /// Where the side says that RTCP comes from.
+    pub(crate) fn advertised_rtcp(&self) -> Option<SocketAddr> {
+        self.advertised_rtcp
+    }
+
     /// Judgement of an RTCP source on the RTCP port; `valid` tells whether the datagram is RTCP.
     /// Marks an accepted one as heard.
     pub(crate) fn judge_rtcp(

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod admission;
 mod counters;
 mod endpoint;
 mod engine;
@@ -34,8 +35,10 @@ mod stream;
 mod tap;
 mod taps;
 mod transform;
+mod warm;
 
 pub use actions::{Actions, Captured, Event, FrameKind, FrameMeta};
+pub use admission::Admission;
 pub use counters::Counters;
 pub use engine::Engine;
 pub use rate::UNREAD_NS;
@@ -45,3 +48,4 @@ pub use spec::{
     PayloadSpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec, Side, StreamReceipt, StreamStats,
     TAIL_ROOM_BYTES,
 };
+pub use warm::Warm;

@@ -6,6 +6,7 @@ use trunkline_rtp::rtcp::Compound;
 use trunkline_rtp::{Multiplexed, RtpHeader, demultiplex};
 
 use crate::actions::{Actions, Event};
+use crate::admission::Changed;
 use crate::counters::Counters;
 use crate::endpoint::canonical;
 use crate::engine::{Engine, NEVER};
@@ -76,7 +77,7 @@ impl Engine {
         let (side, rtcp) = (port.side, port.rtcp);
         let flow = &mut self.flows[port.flow as usize];
         let accepted = if rtcp {
-            accept_rtcp(flow, side, &datagram, buffer, actions)
+            accept_rtcp(flow, side, &datagram, buffer, &mut self.admissions, actions)
         } else {
             match flow.leg(side).latch.judge(now_ns, datagram.source) {
                 Verdict::Accepted
@@ -126,6 +127,7 @@ impl Engine {
             sessions,
             probations,
             counters,
+            admissions,
             ..
         } = self;
         let port = &mut ports[datagram.slot as usize];
@@ -148,6 +150,11 @@ impl Engine {
             Look::Continues | Look::Learnt => {}
         }
         let before = flow.leg(side).take_over(verdict, datagram);
+        if verdict != Verdict::Accepted {
+            let slots = flow.leg(side).slots;
+            admissions.note(slots.rtp);
+            admissions.note(slots.rtcp);
+        }
         if before != Some(datagram.source) {
             tell_learned(flow, side, datagram.source, before, counters, actions);
         }
@@ -320,6 +327,7 @@ fn accept_rtcp(
     side: Side,
     datagram: &Datagram,
     buffer: &[u8],
+    admissions: &mut Changed,
     actions: &mut impl Actions,
 ) -> bool {
     if flow.kind == MediaKind::OpaqueDatagram {
@@ -332,6 +340,7 @@ fn accept_rtcp(
         .latch
         .judge_rtcp(datagram.now_ns, datagram.source, valid);
     if verdict == Some(Verdict::Changed) {
+        admissions.note(datagram.slot);
         let address = datagram.source;
         actions.event(Event::EndpointLearned {
             session,

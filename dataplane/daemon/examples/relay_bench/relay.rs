@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use trunkline_device::{Config, Device, MmsgDevice, UringDevice};
+use trunkline_device::{Config, Device, MmsgDevice, RouteSeat, Routes, UringDevice};
 
 use crate::bare;
 use crate::network::{Network, pin};
 use crate::worker::{self, Running};
 
 /// All variants, for the command line's default.
-pub const VARIANTS: &str = "bare,steered-device,steered,steered-record,uring-device,uring,uring-record,mmsg-device,mmsg,mmsg-record";
+pub const VARIANTS: &str = "bare,framed-device,framed,framed-record,steered-device,steered,steered-record,uring-device,uring,uring-record,mmsg-device,mmsg,mmsg-record";
 
 /// What relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +31,8 @@ pub enum Variant {
 /// Our devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Io {
+    /// One receive socket, steered; frames sent by packet socket.
+    Framed,
     /// One receive socket, steered.
     Steered,
     /// A socket a port.
@@ -38,10 +40,27 @@ pub enum Io {
     Mmsg,
 }
 
+impl Io {
+    /// Whether it receives on one socket.
+    pub fn steers(self) -> bool {
+        matches!(self, Self::Framed | Self::Steered)
+    }
+}
+
 impl Variant {
+    fn io(self) -> Option<Io> {
+        match self {
+            Self::Bare => None,
+            Self::Device(io) | Self::Worker(io) | Self::Record(io) => Some(io),
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Device(Io::Framed) => "framed-device",
+            Self::Worker(Io::Framed) => "framed",
+            Self::Record(Io::Framed) => "framed-record",
             Self::Device(Io::Steered) => "steered-device",
             Self::Worker(Io::Steered) => "steered",
             Self::Record(Io::Steered) => "steered-record",
@@ -56,7 +75,7 @@ impl Variant {
 
     pub fn parse(name: &str) -> Result<Self, String> {
         let ours = |io| [Self::Device(io), Self::Worker(io), Self::Record(io)];
-        let mut all = [Io::Steered, Io::Uring, Io::Mmsg]
+        let mut all = [Io::Framed, Io::Steered, Io::Uring, Io::Mmsg]
             .into_iter()
             .flat_map(ours)
             .chain([Self::Bare]);
@@ -121,6 +140,8 @@ pub struct Relay {
     pub targets: Vec<SocketAddr>,
     progress: Arc<Progress>,
     inside: Inside,
+    /// Ends after the devices that ask it.
+    _routes: Option<Routes>,
 }
 
 impl Relay {
@@ -129,6 +150,13 @@ impl Relay {
         let progress = Arc::new(Progress::default());
         let far = far_addresses(network.far_address, setup.flows);
         let source = network.generator.source;
+        let (routes, seat) = match setup.variant.io() {
+            Some(Io::Framed) => {
+                let (routes, mut seats) = start_routes()?;
+                (Some(routes), seats.pop())
+            }
+            _ => (None, None),
+        };
         let (targets, inside) = match setup.variant {
             Variant::Bare | Variant::Device(_) => {
                 let (inward, targets) = bind_many(network.relay_address, setup.flows)?;
@@ -136,7 +164,7 @@ impl Relay {
                 let (shared, variant, core) = (progress.clone(), setup.variant, setup.core);
                 let thread = std::thread::spawn(move || {
                     pin(core);
-                    run_loop(variant, inward, outward, &far, &shared);
+                    run_loop(variant, seat, inward, outward, &far, &shared);
                 });
                 (targets, Inside::Loop(thread))
             }
@@ -158,7 +186,7 @@ impl Relay {
                     source,
                     record_to,
                 };
-                let running = Running::start(io, setup.core, work, &progress)?;
+                let running = Running::start(io, seat, setup.core, work, &progress)?;
                 (targets, Inside::Worker(Box::new(running)))
             }
         };
@@ -168,6 +196,7 @@ impl Relay {
             targets,
             progress,
             inside,
+            _routes: routes,
         })
     }
 
@@ -227,8 +256,18 @@ impl Relay {
     }
 }
 
+fn start_routes() -> Result<(Routes, Vec<RouteSeat>), String> {
+    let log = |allowed: Result<(), &str>| {
+        if let Err(reason) = allowed {
+            eprintln!("no frames: {reason}");
+        }
+    };
+    Routes::start(1, log).map_err(|error| error.to_string())
+}
+
 fn run_loop(
     variant: Variant,
+    routes: Option<RouteSeat>,
     inward: Vec<OwnedFd>,
     outward: Vec<OwnedFd>,
     far: &[SocketAddr],
@@ -236,11 +275,12 @@ fn run_loop(
 ) {
     let config = Config {
         slots_max: 2 * far.len() as u32,
-        steer: variant == Variant::Device(Io::Steered),
+        steer: variant.io().is_some_and(Io::steers),
+        routes,
         ..Config::default()
     };
     match variant {
-        Variant::Device(Io::Uring | Io::Steered) => {
+        Variant::Device(Io::Uring | Io::Steered | Io::Framed) => {
             let device = UringDevice::open(&config).expect("io_uring");
             forward(device, inward, outward, far, progress);
         }

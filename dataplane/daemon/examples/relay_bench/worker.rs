@@ -15,7 +15,7 @@ use trunkline_dataplane::worker::message::{
     Bell, Idle, MediaInstall, PortInstall, SessionInstall, SocketInstall, TapStart, WorkerCommand,
     WorkerConfig, WorkerEvent, WorkerQueues,
 };
-use trunkline_device::{Config, MmsgDevice, UringDevice};
+use trunkline_device::{Config, MmsgDevice, RouteSeat, UringDevice};
 use trunkline_link::counters::{CounterReader, CounterWriter, Counters, WorkerCounter};
 use trunkline_link::doorbell::Doorbell;
 use trunkline_link::message::{CodecId, LegUpdate, MediaKind, Payload, Side, leg_flags};
@@ -59,6 +59,7 @@ impl Running {
     /// Starts the threads, installs the sessions, arms the recordings.
     pub fn start(
         io: Io,
+        routes: Option<RouteSeat>,
         core: usize,
         work: Work,
         progress: &Arc<Progress>,
@@ -114,7 +115,15 @@ impl Running {
             .into_iter()
             .next()
             .ok_or("no counter page")?;
-        let worker = start_worker(io, core, slots_max, queues.clone(), writer, progress)?;
+        let worker = start_worker(
+            io,
+            routes,
+            core,
+            slots_max,
+            queues.clone(),
+            writer,
+            progress,
+        )?;
         let mut running = Self {
             queues,
             reader,
@@ -223,6 +232,7 @@ impl Running {
 
 fn start_worker(
     io: Io,
+    routes: Option<RouteSeat>,
     core: usize,
     slots_max: u32,
     queues: WorkerQueues,
@@ -237,7 +247,8 @@ fn start_worker(
         let config = Config {
             slots_max,
             doorbell: Some(doorbell),
-            steer: matches!(io, Io::Steered),
+            steer: io.steers(),
+            routes,
             ..Config::default()
         };
         let settings = WorkerConfig {
@@ -246,7 +257,7 @@ fn start_worker(
         };
         shared.ready();
         match io {
-            Io::Uring | Io::Steered => {
+            Io::Uring | Io::Steered | Io::Framed => {
                 let device = UringDevice::open(&config).expect("io_uring");
                 Worker::new(settings, device, queues, counters)
                     .run()

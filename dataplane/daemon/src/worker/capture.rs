@@ -155,6 +155,16 @@ impl Capture {
         track.map_or(0, |track| track.ordinal + u32::from(track.open.is_some()))
     }
 
+    /// Touches what [`Self::packet`] needs; what it gives is of no meaning.
+    #[inline]
+    pub(super) fn warm(&self, tap: u32) -> u64 {
+        let Some(Some(track)) = self.tracks.get(tap as usize) else {
+            return 0;
+        };
+        let open = track.open.as_ref().map_or(0, OpenExtent::warm);
+        open ^ track.origin_ns
+    }
+
     /// Appends a packet.
     #[inline]
     pub(super) fn packet(&mut self, tap: u32, meta: &FrameMeta, bytes: &[u8]) -> Captured {
@@ -388,6 +398,15 @@ impl Capture {
 }
 
 impl OpenExtent {
+    /// Touches where the next frame goes.
+    #[inline]
+    fn warm(&self) -> u64 {
+        let bytes = self.extent.bytes();
+        let at = self.appender.used() as usize;
+        let lines = [0, 64, 128, 192].map(|ahead| bytes.get(at + ahead).copied().unwrap_or(0));
+        self.extent.published() as u64 ^ u64::from(lines[0] ^ lines[1] ^ lines[2] ^ lines[3])
+    }
+
     /// Appends and publishes; gives the bytes taken, `None` when there is no room.
     #[inline]
     fn append(&mut self, head: &FrameHead, bytes: &[u8]) -> Option<u64> {

@@ -284,6 +284,28 @@ fn faults_on_the_way_are_told_from_drops_of_ours() {
 }
 
 #[test]
+fn what_a_shared_socket_dropped_is_ours_up_to_what_each_stream_lacks() {
+    let mut bench = Bench::recorded(32);
+    bench.talk(0, 50, 160);
+    // The caller lacks eight packets, the callee two; six were dropped on the way to somebody.
+    bench.net.drop_shared(6);
+    for (side, missing) in [(Side::Caller, 8), (Side::Callee, 2)] {
+        let bytes = rtp(1 + side as u32, 50 + missing, &[0x55; 160]);
+        bench.net.inject(2 * side as u32, party(side), &bytes);
+    }
+    bench.cycle();
+    let streams = bench.finish();
+    for stream in &streams {
+        let missing = if stream.side == Side::Caller { 8 } else { 2 };
+        let dropped = stream.dropped[DropReason::Socket as usize];
+        assert_eq!(stream.expected, 51 + missing, "{stream:?}");
+        assert_eq!(dropped, missing.min(6), "{stream:?}");
+        assert_eq!(stream.lost, missing - dropped, "{stream:?}");
+    }
+    assert_eq!(bench.counter(WorkerCounter::SocketDrops), 6);
+}
+
+#[test]
 fn receipts_are_reported_every_second() {
     let mut bench = Bench::recorded(32);
     bench.talk(0, 170, 160);

@@ -55,6 +55,12 @@ impl<D: Device> Worker<D> {
         }
     }
 
+    /// When the kernel's own counts are to be looked at, while there is anybody to count for: a flood
+    /// of which nothing comes through does not wake a worker.
+    pub(super) fn kernel_counts_due_ns(&self) -> Option<u64> {
+        (self.engine.sessions() > 0).then_some(self.totals.shared_drops_due_ns)
+    }
+
     /// Takes what the kernel dropped on sockets that all ports share. Whose it was nobody knows: it
     /// counts once, and what any stream lacks may be of it rather than the network's.
     pub(super) fn take_shared_drops(&mut self) {
@@ -85,7 +91,7 @@ impl<D: Device> Worker<D> {
             (Counter::RtcpPacketsOut, engine.rtcp_out),
             (Counter::OpaquePacketsIn, engine.opaque_in),
             (Counter::OpaquePacketsOut, engine.opaque_out),
-            (Counter::Strangers, engine.strangers),
+            (Counter::Strangers, engine.strangers + device.strangers),
             (Counter::Truncated, device.truncated),
             (Counter::Malformed, engine.malformed),
             (Counter::RateCap, engine.rate_capped),

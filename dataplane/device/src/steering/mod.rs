@@ -6,21 +6,25 @@
 //! leaves alone: what came before it knew the port, what comes while the port is left unread, and
 //! everything where the kernel or our rights do not allow the program.
 //!
-//! The program sees only what it is told in a table by port number. Two addresses that use the same
-//! number share a place in it: the second keeps its own socket.
+//! The program sees only what it is told in a table by port number; further addresses that use the
+//! same number follow in a chain of at most [`SAME_NUMBER_MAX`]. A port that is closed to strangers
+//! ([`Admission`]) has them counted and thrown away there: they cost the worker nothing.
 #![allow(unsafe_code)]
 
 mod bpf;
 mod program;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::address::RawAddress;
+use crate::device::Admission;
 use crate::meminfo::socket_drops;
+use crate::packet::discard_all;
+use crate::socket::{local_address, set_option};
 
 /// Port numbers.
 const PORTS: usize = 1 << 16;
@@ -28,62 +32,149 @@ const PORTS: usize = 1 << 16;
 /// G.711: the worker may be away for 50 ms at 300,000 a second.
 const RECEIVE_BUFFER_BYTES: libc::c_int = 6 << 20;
 const NOBODY: u32 = u32::MAX;
+/// Several addresses use the port number.
+const SEVERAL: u32 = u32::MAX - 1;
+/// Addresses that may use one port number.
+const SAME_NUMBER_MAX: usize = 4;
+/// No port number: any will do, none is meant.
+const ANY_PORT: u32 = 1 << 16;
+const NO_PORT: u32 = 1 << 17;
+/// The program's clock may be a tick of the kernel late.
+const CLOCK_TICK_NS: u64 = 20_000_000;
 
-/// What the program knows of a port number. In the kernel's memory, mapped.
+/// An address that a port's media comes from.
 #[repr(C)]
+struct Source {
+    /// In network order, an IPv4 one in the first word.
+    address: [AtomicU32; 4],
+    /// In network order.
+    port: AtomicU32,
+}
+
+/// What the program knows of a port. In the kernel's memory, mapped.
+#[repr(C, align(64))]
 struct PortEntry {
     /// AF_INET or AF_INET6, 0 = leave this port's datagrams alone.
     family: AtomicU32,
-    /// The port's own address in network order, an IPv4 one in the first word.
+    /// The entry of another address with the same number, 0 = none.
+    next: AtomicU32,
+    /// The port's own address, as in [`Source`].
     address: [AtomicU32; 4],
-    reserved: [u32; 3],
+    /// Who is never a stranger.
+    sources: [Source; 2],
+    /// When everybody else is: see [`Admission`].
+    closed_from_ns: AtomicU64,
+    silent_ns: AtomicU64,
+    /// When the program last saw one of `sources`.
+    heard_ns: AtomicU64,
+    /// Strangers thrown away at all ports; in the entry of number 0, which is no port.
+    strangers: AtomicU64,
 }
 
-const _: () = assert!(size_of::<PortEntry>() == 32);
+const _: () = assert!(size_of::<PortEntry>() == 128);
+
+impl PortEntry {
+    fn admit(&self, admission: &Admission) {
+        // Open while the sources change: a datagram that is judged meanwhile is let through.
+        self.closed_from_ns.store(u64::MAX, Ordering::SeqCst);
+        for (place, source) in self.sources.iter().zip(admission.sources) {
+            let port = match source {
+                None => NO_PORT,
+                Some(source) if source.port() == 0 => ANY_PORT,
+                Some(source) => u32::from(source.port().to_be()),
+            };
+            place.port.store(NO_PORT, Ordering::SeqCst);
+            if let Some(source) = source {
+                store_address(&place.address, source.ip());
+            }
+            place.port.store(port, Ordering::SeqCst);
+        }
+        self.heard_ns.store(0, Ordering::SeqCst);
+        self.silent_ns.store(
+            admission.silent_ns.saturating_sub(CLOCK_TICK_NS),
+            Ordering::SeqCst,
+        );
+        self.closed_from_ns.store(
+            admission.closed_from_ns.saturating_add(CLOCK_TICK_NS),
+            Ordering::SeqCst,
+        );
+    }
+}
+
+fn store_address(words: &[AtomicU32; 4], address: IpAddr) {
+    let mut octets = [0; 16];
+    match address {
+        IpAddr::V4(four) => octets[..4].copy_from_slice(&four.octets()),
+        IpAddr::V6(six) => octets.copy_from_slice(&six.octets()),
+    }
+    for (word, bytes) in words.iter().zip(octets.chunks_exact(4)) {
+        let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        word.store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
+    }
+}
+
+/// What was refused, and how.
+type Refusal = (&'static str, io::Error);
 
 /// A port that is in the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Steered {
-    port: u16,
-    family: u16,
+    address: SocketAddr,
+    entry: u32,
+}
+
+struct Owner {
+    address: SocketAddr,
+    slot: u32,
+    entry: u32,
 }
 
 /// See the module.
 pub(crate) struct Steering {
     table: NonNull<PortEntry>,
+    entries: u32,
     /// By family: IPv4, IPv6.
     sockets: [OwnedFd; 2],
     drops: [u32; 2],
-    /// Which slot a port number belongs to.
+    /// Take what is thrown away, by family.
+    _discards: [OwnedFd; 2],
+    /// Which slot a port number belongs to, or [`SEVERAL`].
     slots: Box<[u32]>,
+    /// All steered ports by number.
+    owners: HashMap<u16, Vec<Owner>>,
+    /// Free entries behind those of the port numbers.
+    free: Vec<u32>,
     /// Keeps the program attached.
     _link: OwnedFd,
 }
 
 impl Steering {
-    /// Makes sockets, tables and program, and attaches it to this thread's network namespace.
-    pub(crate) fn open() -> Result<Self, (&'static str, io::Error)> {
+    /// Makes sockets, tables and program, and attaches it to this thread's network namespace. Room
+    /// for the ports of `slots_max` slots.
+    pub(crate) fn open(slots_max: u32) -> Result<Self, Refusal> {
         let at = |what| move |error| (what, error);
-        let four = receive_socket(IpAddr::V4(Ipv4Addr::LOCALHOST)).map_err(at("IPv4 socket"))?;
-        // Without IPv6 there are no such datagrams: a second IPv4 socket stands in.
-        let six = receive_socket(IpAddr::V6(Ipv6Addr::LOCALHOST))
-            .or_else(|_| receive_socket(IpAddr::V4(Ipv4Addr::LOCALHOST)))
-            .map_err(at("IPv6 socket"))?;
+        let [sockets, discards] = sockets()?;
         let bytes = size_of::<PortEntry>() as u32;
-        let ports = bpf::create_map(bpf::MAP_ARRAY, bytes, PORTS as u32, bpf::MAP_MAPPABLE)
+        let entries = PORTS as u32 + slots_max;
+        let ports = bpf::create_map(bpf::MAP_ARRAY, bytes, entries, bpf::MAP_MAPPABLE)
             .map_err(at("BPF map"))?;
-        let sockets = bpf::create_map(bpf::MAP_SOCKETS, 8, 2, 0).map_err(at("BPF socket map"))?;
-        bpf::put_socket(&sockets, 0, &four).map_err(at("BPF socket map"))?;
-        bpf::put_socket(&sockets, 1, &six).map_err(at("BPF socket map"))?;
-        let code = program::steering(ports.as_raw_fd(), sockets.as_raw_fd());
+        let targets = bpf::create_map(bpf::MAP_SOCKETS, 8, 4, 0).map_err(at("BPF socket map"))?;
+        for (key, socket) in (0..).zip(sockets.iter().chain(&discards)) {
+            bpf::put_socket(&targets, key, socket).map_err(at("BPF socket map"))?;
+        }
+        let code = program::steering(ports.as_raw_fd(), targets.as_raw_fd());
         let program = bpf::load_socket_lookup(&code).map_err(at("BPF program"))?;
-        let table = map_table(&ports).map_err(at("map the BPF map"))?;
-        let link = bpf::attach_socket_lookup(&program).inspect_err(|_| unmap_table(table));
+        let table = map_table(&ports, entries).map_err(at("map the BPF map"))?;
+        let link = bpf::attach_socket_lookup(&program).inspect_err(|_| unmap_table(table, entries));
         Ok(Self {
             table,
-            sockets: [four, six],
+            entries,
+            sockets,
             drops: [0; 2],
+            _discards: discards,
             slots: vec![NOBODY; PORTS].into_boxed_slice(),
+            owners: HashMap::new(),
+            free: (PORTS as u32..entries).rev().collect(),
             _link: link.map_err(at("attach the BPF program"))?,
         })
     }
@@ -94,58 +185,117 @@ impl Steering {
         Ok([four.try_clone()?, six.try_clone()?])
     }
 
-    /// Steers a bound port's datagrams to us, on behalf of `slot`. `None`: it
-    /// is not one address's port, or another address has the number.
+    /// Steers a bound port's datagrams to us, on behalf of `slot`, open to everybody. `None`: it is
+    /// not one address's port, or too many addresses have the number.
     pub(crate) fn add(&mut self, slot: u32, socket: &OwnedFd) -> Option<Steered> {
         let address = local_address(socket)?;
         let scoped = matches!(address, SocketAddr::V6(six) if six.scope_id() != 0);
-        let port = address.port();
-        if address.ip().is_unspecified() || scoped || self.slots[usize::from(port)] != NOBODY {
+        if address.ip().is_unspecified() || scoped {
             return None;
         }
-        self.slots[usize::from(port)] = slot;
-        let mut octets = [0; 16];
-        match address.ip() {
-            IpAddr::V4(four) => octets[..4].copy_from_slice(&four.octets()),
-            IpAddr::V6(six) => octets.copy_from_slice(&six.octets()),
-        }
-        for (word, bytes) in self.entry(port).address.iter().zip(octets.chunks_exact(4)) {
-            let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
-            word.store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
-        }
-        let family = if address.is_ipv6() {
-            libc::AF_INET6
-        } else {
-            libc::AF_INET
-        };
-        let steered = Steered {
-            port,
-            family: family as u16,
-        };
+        let entry = self.take_entry(slot, address)?;
+        let place = self.entry(entry);
+        place.admit(&Admission::EVERYBODY);
+        store_address(&place.address, address.ip());
+        let steered = Steered { address, entry };
         self.turn(steered, true);
         Some(steered)
     }
 
+    /// An entry for one more address of a number: the number's own, else one of the others.
+    fn take_entry(&mut self, slot: u32, address: SocketAddr) -> Option<u32> {
+        let number = u32::from(address.port());
+        let owners = self.owners.entry(address.port()).or_default();
+        let entry = if owners.iter().all(|owner| owner.entry != number) {
+            number
+        } else if owners.len() < SAME_NUMBER_MAX {
+            self.free.pop()?
+        } else {
+            return None;
+        };
+        owners.push(Owner {
+            address,
+            slot,
+            entry,
+        });
+        self.link(address.port());
+        Some(entry)
+    }
+
+    /// Chains the entries of a number's owners, and notes whose the number is.
+    fn link(&mut self, number: u16) {
+        let owners = self.owners.get(&number).map_or(&[][..], Vec::as_slice);
+        self.slots[usize::from(number)] = match owners {
+            [] => NOBODY,
+            [owner] => owner.slot,
+            _ => SEVERAL,
+        };
+        let first = u32::from(number);
+        let others = owners.iter().map(|owner| owner.entry);
+        let mut next = 0;
+        for entry in others.filter(|entry| *entry != first).chain([first]) {
+            self.entry(entry).next.store(next, Ordering::Release);
+            next = entry;
+        }
+    }
+
     /// Steers a port's datagrams, or leaves them to its own socket.
     pub(crate) fn turn(&self, steered: Steered, on: bool) {
-        let family = if on { u32::from(steered.family) } else { 0 };
+        let family = match steered.address {
+            _ if !on => 0,
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
         // The address is written before: what the program sees by this store is whole.
-        self.entry(steered.port)
+        self.entry(steered.entry)
             .family
-            .store(family, Ordering::Release);
+            .store(family as u32, Ordering::Release);
+    }
+
+    /// Whose datagrams are let through to a port.
+    pub(crate) fn admit(&self, steered: Steered, admission: &Admission) {
+        self.entry(steered.entry).admit(admission);
+    }
+
+    /// Strangers thrown away since the program was loaded.
+    pub(crate) fn strangers(&self) -> u64 {
+        self.entry(0).strangers.load(Ordering::Relaxed)
     }
 
     /// The port is its slot's no more.
     pub(crate) fn remove(&mut self, steered: Steered) {
         self.turn(steered, false);
-        self.slots[usize::from(steered.port)] = NOBODY;
+        let number = steered.address.port();
+        if let Some(owners) = self.owners.get_mut(&number) {
+            owners.retain(|owner| owner.entry != steered.entry);
+            if owners.is_empty() {
+                self.owners.remove(&number);
+            }
+        }
+        self.link(number);
+        if steered.entry >= PORTS as u32 {
+            self.free.push(steered.entry);
+        }
     }
 
-    /// The slot of a port that a datagram was sent to.
+    /// The slot of a port that a datagram was sent to; the whole address is looked at where
+    /// several have the number.
     #[inline]
-    pub(crate) fn slot(&self, port: u16) -> Option<u32> {
-        let slot = self.slots[usize::from(port)];
-        (slot != NOBODY).then_some(slot)
+    pub(crate) fn slot(
+        &self,
+        port: u16,
+        address: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Option<u32> {
+        match self.slots[usize::from(port)] {
+            NOBODY => None,
+            SEVERAL => {
+                let address = address()?;
+                let owners = self.owners.get(&port)?;
+                let owner = owners.iter().find(|owner| owner.address == address)?;
+                Some(owner.slot)
+            }
+            slot => Some(slot),
+        }
     }
 
     /// Datagrams the kernel dropped on the receive sockets since the last call.
@@ -158,25 +308,26 @@ impl Steering {
         rise
     }
 
-    fn entry(&self, port: u16) -> &PortEntry {
-        // SAFETY: the mapping holds PORTS entries of plain atomic words, shared with the kernel, and
-        // lives as long as self.
-        unsafe { self.table.add(usize::from(port)).as_ref() }
+    fn entry(&self, entry: u32) -> &PortEntry {
+        assert!(entry < self.entries, "no such entry");
+        // SAFETY: the mapping holds that many entries of plain atomic words, shared with the kernel,
+        // and lives as long as self.
+        unsafe { self.table.add(entry as usize).as_ref() }
     }
 }
 
 impl Drop for Steering {
     fn drop(&mut self) {
-        unmap_table(self.table);
+        unmap_table(self.table, self.entries);
     }
 }
 
-fn map_table(ports: &OwnedFd) -> io::Result<NonNull<PortEntry>> {
+fn map_table(ports: &OwnedFd, entries: u32) -> io::Result<NonNull<PortEntry>> {
     // SAFETY: a new mapping of the map's whole memory, at an address the kernel chooses.
     let table = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
-            PORTS * size_of::<PortEntry>(),
+            entries as usize * size_of::<PortEntry>(),
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_POPULATE,
             ports.as_raw_fd(),
@@ -189,9 +340,35 @@ fn map_table(ports: &OwnedFd) -> io::Result<NonNull<PortEntry>> {
     NonNull::new(table.cast()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-fn unmap_table(table: NonNull<PortEntry>) {
+fn unmap_table(table: NonNull<PortEntry>, entries: u32) {
     // SAFETY: the mapping made by map_table; nobody uses it any more.
-    unsafe { libc::munmap(table.as_ptr().cast(), PORTS * size_of::<PortEntry>()) };
+    unsafe {
+        libc::munmap(
+            table.as_ptr().cast(),
+            entries as usize * size_of::<PortEntry>(),
+        )
+    };
+}
+
+/// Receive sockets and discard sockets, each by family.
+fn sockets() -> Result<[[OwnedFd; 2]; 2], Refusal> {
+    let at = |what| move |error| (what, error);
+    let by_family = |make: fn(IpAddr) -> io::Result<OwnedFd>| {
+        let four = make(Ipv4Addr::LOCALHOST.into()).map_err(at("IPv4 socket"))?;
+        // Without IPv6 there are no such datagrams: a second IPv4 socket stands in.
+        let six = make(Ipv6Addr::LOCALHOST.into())
+            .or_else(|_| make(Ipv4Addr::LOCALHOST.into()))
+            .map_err(at("IPv6 socket"))?;
+        Ok([four, six])
+    };
+    Ok([by_family(receive_socket)?, by_family(discard_socket)?])
+}
+
+/// A socket that throws away whatever it is given, and answers nobody.
+fn discard_socket(address: IpAddr) -> io::Result<OwnedFd> {
+    let socket = UdpSocket::bind((address, 0))?;
+    discard_all(socket.as_fd())?;
+    Ok(socket.into())
 }
 
 /// A socket that is bound to a port of its own on the loopback, and told where each datagram was
@@ -213,34 +390,4 @@ fn receive_socket(address: IpAddr) -> io::Result<OwnedFd> {
         RECEIVE_BUFFER_BYTES,
     )?;
     Ok(socket)
-}
-
-fn set_option(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the option's value is a live int of the length given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as u32,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
-    let mut raw = RawAddress::ZERO;
-    let mut length = size_of::<RawAddress>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes into the address.
-    let result =
-        unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut raw).cast(), &raw mut length) };
-    if result != 0 {
-        return None;
-    }
-    RawAddress::read(&raw.0, length as usize)
 }

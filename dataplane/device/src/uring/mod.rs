@@ -7,6 +7,8 @@
 //! - Send: one entry a datagram, all of a cycle's handed over in one call. Sends never wait
 //!   (`MSG_DONTWAIT`), so the kernel is done with the bytes when it has taken the entry; a
 //!   completion comes only for a failure.
+//! - Where [`crate::routes`] knows the way, a datagram leaves as a whole frame by the interface's
+//!   packet socket ([`crate::egress`]); the entry is the same, so order is kept.
 //! - Sockets sit in the ring's own file table. An entry of it is changed by operations on the ring,
 //!   in order with sends and receives; a slot is free only after the last completion that names it.
 //! - The kernel runs its deferred work when we enter it, and only then
@@ -17,6 +19,7 @@
 #![allow(unsafe_code)]
 
 mod buffer_ring;
+mod completions;
 mod open;
 mod slots;
 mod system;
@@ -32,10 +35,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::address::{ADDRESS_BYTES, RawAddress};
 use crate::buffer::{BUFFER_BYTES, Buffer, HEAD_BYTES, Pool};
-use crate::device::{
-    Config, Counters, Device, DeviceError, Received, SlotEvent, Wake, is_icmp_error,
-};
-
+use crate::device::{Admission, Config, Counters, Device, DeviceError, Received, SlotEvent, Wake};
+use crate::egress::{self, Egress, News};
 use crate::steering::Steering;
 use buffer_ring::{BufferRing, GROUP};
 use slots::{Entry, Slots, State};
@@ -80,6 +81,11 @@ pub struct UringDevice {
     slots_max: u32,
     /// The shared receive sockets, or why there are none.
     steering: Result<Steering, String>,
+    /// Strangers counted by a steering that is gone.
+    strangers_before: u64,
+    /// Frames by packet socket; their slots in the ring's file table begin at `interfaces_from`.
+    egress: Option<Egress>,
+    interfaces_from: u32,
     /// Buffers of sends queued since the submission queue was last empty.
     sending: Vec<u32>,
     /// Control entries that found the submission queue full.
@@ -126,8 +132,8 @@ impl UringDevice {
         self.push_control(receive.build().user_data(user_data));
     }
 
-    /// Gives a slot's socket to the ring and starts to receive.
-    fn begin_receive(&mut self, slot: u32) {
+    /// Gives a slot's socket to the ring.
+    fn put_file(&mut self, slot: u32) {
         let generation = self.slots.entries[slot as usize].generation;
         let update = opcode::FilesUpdate::new(self.slots.file(slot), 1).offset(slot as i32);
         self.push_control(
@@ -135,7 +141,25 @@ impl UringDevice {
                 .build()
                 .user_data(tag(Kind::Install, generation, slot)),
         );
+    }
+
+    /// Gives a slot's socket to the ring and starts to receive.
+    fn begin_receive(&mut self, slot: u32) {
+        self.put_file(slot);
         self.arm(slot);
+    }
+
+    /// Takes what the routes' thread says.
+    #[cold]
+    fn take_news(&mut self) {
+        while let Some(news) = self.egress.as_mut().and_then(Egress::next_news) {
+            let News::Interface { place, socket } = news;
+            let slot = self.interfaces_from + u32::from(place);
+            // A slot of our own, taken once.
+            if self.slots.take(slot, socket).is_ok() {
+                self.put_file(slot);
+            }
+        }
     }
 
     fn arm_doorbell(&mut self) {
@@ -167,6 +191,9 @@ impl UringDevice {
         {
             steering.remove(steered);
         }
+        if let Some(egress) = self.egress.as_mut().filter(|_| slot < self.slots_max) {
+            egress.close(slot);
+        }
         let entry = &mut self.slots.entries[slot as usize];
         let generation = entry.generation;
         if entry.armed {
@@ -178,8 +205,9 @@ impl UringDevice {
     }
 
     fn fail(&mut self, slot: u32, errno: i32) {
-        if slot >= self.slots_max {
+        if (self.slots_max..self.interfaces_from).contains(&slot) {
             // Detaches the program: the ports' own sockets take over.
+            self.strangers_before += self.steering.as_ref().map_or(0, Steering::strangers);
             self.steering = Err(io::Error::from_raw_os_error(errno).to_string());
         }
         if self.slots.entries[slot as usize].state == State::Open {
@@ -274,159 +302,6 @@ impl UringDevice {
         }
     }
 
-    fn next_completion(&mut self) -> Option<cqueue::Entry> {
-        self.peeked.take().or_else(|| self.ring.completion().next())
-    }
-
-    /// Acts on a completion that carries no datagram; hands back one that does.
-    #[inline]
-    fn complete(&mut self, completion: &cqueue::Entry) -> Option<Received> {
-        let user_data = completion.user_data();
-        let slot = user_data as u32;
-        if user_data >> 56 == Kind::Receive as u64 {
-            return self.complete_receive(completion, slot);
-        }
-        self.complete_control(user_data, completion.result());
-        None
-    }
-
-    #[inline]
-    fn complete_receive(&mut self, completion: &cqueue::Entry, slot: u32) -> Option<Received> {
-        let (result, flags) = (completion.result(), completion.flags());
-        let buffer = cqueue::buffer_select(flags).map(|index| {
-            self.buffers.taken();
-            // SAFETY: the kernel has taken this buffer from the ring and this completion hands it
-            // over, filled.
-            unsafe { self.pool.reclaim(u32::from(index)) }
-        });
-        if !cqueue::more(flags) {
-            self.receive_ended(slot, result);
-        }
-        let mut buffer = buffer?;
-        let whole = result >= HEAD_BYTES as i32;
-        let slot = match whole {
-            true if slot >= self.slots_max => self.sent_to(&buffer),
-            _ => Some(slot),
-        };
-        let open = |slot: &u32| self.slots.entries[*slot as usize].state == State::Open;
-        let Some(slot) = slot.filter(open).filter(|_| whole) else {
-            self.counters.late += u64::from(whole);
-            self.put_back(buffer);
-            return None;
-        };
-        let length = result as usize - HEAD_BYTES;
-        let truncated = length >= BUFFER_BYTES;
-        // SAFETY: the head is HEAD_BYTES long and belongs to this token; its first fields are what
-        // the kernel wrote: name length (u32), two more lengths, flags, then the name.
-        let (name_length, name) = unsafe {
-            let head = buffer.base().as_ptr().cast_const();
-            (
-                head.cast::<u32>().read(),
-                &*head.add(NAME_OFFSET).cast::<[u8; ADDRESS_BYTES]>(),
-            )
-        };
-        let Some(source) = RawAddress::read(name, name_length as usize) else {
-            self.counters.receive_errors += 1;
-            self.put_back(buffer);
-            return None;
-        };
-        buffer.set_len(length.min(BUFFER_BYTES));
-        self.counters.truncated += u64::from(truncated);
-        self.counters.received += 1;
-        Some(Received {
-            slot,
-            truncated,
-            source,
-            buffer,
-        })
-    }
-
-    /// The slot that a datagram on a shared socket is for.
-    #[inline]
-    fn sent_to(&mut self, buffer: &Buffer) -> Option<u32> {
-        // SAFETY: the head is HEAD_BYTES long and belongs to this token. The control message's
-        // length stands in the second word, what follows is the kernel's or old content.
-        let (control_bytes, port) = unsafe {
-            let head = buffer.base().as_ptr().cast_const();
-            let port = head.add(SENT_TO_PORT_OFFSET).cast::<[u8; 2]>().read();
-            (head.cast::<u32>().add(1).read(), u16::from_be_bytes(port))
-        };
-        self.counters.steered += 1;
-        let steering = self.steering.as_ref().ok()?;
-        (control_bytes > 0).then(|| steering.slot(port)).flatten()
-    }
-
-    /// The kernel ended a slot's multishot receive: start it again where that makes sense.
-    #[cold]
-    fn receive_ended(&mut self, slot: u32, result: i32) {
-        let entry = &mut self.slots.entries[slot as usize];
-        entry.armed = false;
-        if entry.state == State::Closing {
-            self.settle(slot);
-            return;
-        }
-        if entry.paused {
-            return;
-        }
-        match -result {
-            libc::ENOBUFS => {
-                self.counters.buffers_exhausted += 1;
-                self.starved.push(slot);
-            }
-            errno if is_icmp_error(errno) => {
-                self.counters.icmp_errors += 1;
-                self.arm(slot);
-            }
-            // Resumed before the kernel had ended it.
-            libc::ECANCELED => self.arm(slot),
-            libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::ENETDOWN => {
-                self.counters.receive_errors += 1;
-                self.starved.push(slot);
-            }
-            errno if errno > 0 => {
-                self.counters.receive_errors += 1;
-                self.fail(slot, errno);
-            }
-            _ => self.arm(slot),
-        }
-    }
-
-    #[cold]
-    fn complete_control(&mut self, user_data: u64, result: i32) {
-        let slot = user_data as u32;
-        let kind = user_data >> 56;
-        if kind == Kind::Send as u64 {
-            // Success is not reported; the send was counted when it was queued.
-            self.send_errno = -result;
-            self.counters.sent -= 1;
-            self.counters.send_failed += 1;
-            self.counters.icmp_errors += u64::from(-result == libc::ECONNREFUSED);
-        } else if kind == Kind::Doorbell as u64 {
-            self.doorbell_rang();
-        } else {
-            self.slots.entries[slot as usize].pending -= 1;
-            if kind == Kind::Install as u64 {
-                // The ring's table holds the file now, or never will: our descriptor may go.
-                self.slots.entries[slot as usize].socket = None;
-                if result < 1 {
-                    self.fail(slot, if result < 0 { -result } else { libc::EBADF });
-                }
-            }
-            self.settle(slot);
-        }
-    }
-
-    fn doorbell_rang(&mut self) {
-        self.rung = true;
-        if let Some(doorbell) = &self.doorbell {
-            let mut value = 0_u64;
-            self.counters.syscalls += 1;
-            // SAFETY: reads 8 bytes into a u64; the poll said that they are there.
-            unsafe { libc::read(doorbell.as_raw_fd(), (&raw mut value).cast(), 8) };
-        }
-        self.arm_doorbell();
-    }
-
     /// Takes completions up to the first one with a datagram, which is kept for `receive`.
     fn peek(&mut self) -> bool {
         while self.peeked.is_none() {
@@ -455,16 +330,33 @@ impl UringDevice {
         rearm || !self.backlog.is_empty() || !self.ring.submission().is_empty()
     }
 
-    fn push_send(&mut self, slot: u32, to: &SocketAddr, buffer: &Buffer) -> bool {
+    /// Queues a datagram, as a frame where that is known to be right.
+    fn push_datagram(&mut self, slot: u32, to: &SocketAddr, buffer: &mut Buffer) -> bool {
+        let egress = self.egress.as_mut();
+        if let Some(frame) = egress.and_then(|egress| egress.frame(slot, to, buffer)) {
+            let bytes = frame.header_bytes + buffer.len();
+            let file = Fixed(self.interfaces_from + u32::from(frame.interface));
+            // SAFETY: the headers stand in the buffer's head, right in front of the datagram.
+            let start = unsafe { buffer.data().sub(frame.header_bytes) };
+            let send = opcode::Send::new(file, start, bytes as u32).flags(libc::MSG_DONTWAIT);
+            let taken = self.push_send(slot, send);
+            self.counters.framed += u64::from(taken);
+            return taken;
+        }
         let mut address = RawAddress::ZERO;
         let length = address.write(to);
         let head = buffer.base().as_ptr().cast::<RawAddress>();
         // SAFETY: the head belongs to this token, is aligned and larger than an address.
         unsafe { head.write(address) };
-        let entry = opcode::Send::new(Fixed(slot), buffer.data(), buffer.len() as u32)
+        let send = opcode::Send::new(Fixed(slot), buffer.data(), buffer.len() as u32)
             .flags(libc::MSG_DONTWAIT)
             .dest_addr(head.cast_const().cast())
-            .dest_addr_len(length)
+            .dest_addr_len(length);
+        self.push_send(slot, send)
+    }
+
+    fn push_send(&mut self, slot: u32, send: opcode::Send) -> bool {
+        let entry = send
             .build()
             .flags(Flags::SKIP_SUCCESS)
             .user_data(tag(Kind::Send, 0, slot));
@@ -488,8 +380,12 @@ impl Device for UringDevice {
             Ok(steering) if self.slots.is_free(slot) => steering.add(slot, &socket),
             _ => None,
         };
+        let origin = self.egress.is_some().then(|| egress::origin(&socket));
         self.slots.take(slot, socket)?;
         self.slots.entries[slot as usize].steered = steered;
+        if let (Some(egress), Some(origin)) = (&mut self.egress, origin) {
+            egress.open(slot, origin);
+        }
         self.begin_receive(slot);
         Ok(())
     }
@@ -540,11 +436,23 @@ impl Device for UringDevice {
         }
     }
 
+    fn admit(&mut self, slot: u32, admission: &Admission) {
+        let entry = self.slots.entries.get(slot as usize);
+        if let (Some(steered), Ok(steering)) =
+            (entry.and_then(|entry| entry.steered), &self.steering)
+        {
+            steering.admit(steered, admission);
+        }
+    }
+
     fn slot_event(&mut self) -> Option<SlotEvent> {
         self.slot_events.pop_front()
     }
 
     fn receive(&mut self, batch: &mut Vec<Received>) -> usize {
+        if self.egress.as_ref().is_some_and(Egress::has_news) {
+            self.take_news();
+        }
         let mut count = 0;
         let mut entered = false;
         while count < self.batch_max {
@@ -563,13 +471,19 @@ impl Device for UringDevice {
         count
     }
 
-    fn send(&mut self, slot: u32, to: &SocketAddr, buffer: Buffer) {
+    fn warm(&self, slot: u32) -> u64 {
+        let open = self.slots.entries.get(slot as usize);
+        let open = open.is_some_and(|entry| entry.state == State::Open);
+        u64::from(open) ^ self.egress.as_ref().map_or(0, |egress| egress.warm(slot))
+    }
+
+    fn send(&mut self, slot: u32, to: &SocketAddr, mut buffer: Buffer) {
         let open = self
             .slots
             .entries
             .get(slot as usize)
             .is_some_and(|e| e.state == State::Open && slot < self.slots_max);
-        if open && self.push_send(slot, to, &buffer) {
+        if open && self.push_datagram(slot, to, &mut buffer) {
             let index = self.pool.lend(buffer);
             self.sending.push(index);
             self.counters.sent += 1;
@@ -625,7 +539,11 @@ impl Device for UringDevice {
     }
 
     fn counters(&self) -> Counters {
-        self.counters
+        let strangers = self.steering.as_ref().map_or(0, Steering::strangers);
+        Counters {
+            strangers: self.strangers_before + strangers,
+            ..self.counters
+        }
     }
 
     fn name(&self) -> &'static str {

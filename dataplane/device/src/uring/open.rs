@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 
 use super::*;
+use crate::routes::INTERFACES_MAX;
 
 /// Submission entries: several batches.
 const SUBMISSION_ENTRIES: u32 = 2048;
@@ -32,7 +33,8 @@ impl UringDevice {
         // receive and changes of its file.
         let completions = config.buffers + 2 * SUBMISSION_ENTRIES + 2 * config.slots_max;
         let completions = completions.next_power_of_two().min(COMPLETION_ENTRIES_MAX);
-        let slots = config.slots_max + SHARED_SLOTS;
+        let interfaces_from = config.slots_max + SHARED_SLOTS;
+        let slots = interfaces_from + INTERFACES_MAX as u32;
         let ring = build(completions).map_err(system("io_uring_setup"))?;
         ring.submitter()
             .register_files_sparse(slots)
@@ -52,6 +54,9 @@ impl UringDevice {
             slots: Slots::new(slots),
             slots_max: config.slots_max,
             steering: Err("not asked for".to_owned()),
+            strangers_before: 0,
+            egress: None,
+            interfaces_from,
             sending: Vec::with_capacity(SUBMISSION_ENTRIES as usize),
             backlog: VecDeque::new(),
             starved: Vec::with_capacity(config.slots_max as usize),
@@ -74,15 +79,30 @@ impl UringDevice {
         if config.steer {
             device.steer();
         }
+        let egress = |seat| Egress::new(seat, config.slots_max);
+        device.egress = config.routes.clone().map(egress);
         device.counters = Counters::default();
         device.arm_doorbell();
         device.enter(Wait::No);
         Ok(device)
     }
 
+    /// Whether a device can be opened on this machine at all, by opening a small one.
+    #[must_use]
+    pub fn is_allowed() -> bool {
+        let smallest = Config {
+            slots_max: 4,
+            buffers: 64,
+            copies: 4,
+            steer: false,
+            ..Config::default()
+        };
+        Self::open(&smallest).is_ok()
+    }
+
     /// Receives through shared sockets from now on, or remembers why not.
     fn steer(&mut self) {
-        let steering = Steering::open();
+        let steering = Steering::open(self.slots_max);
         self.steering =
             steering.map_err(|(what, error)| format!("{what}: {error}{}", hint(&error)));
         let Ok(steering) = &self.steering else { return };
@@ -190,7 +210,7 @@ fn hint(error: &io::Error) -> &'static str {
         Some(libc::EPERM | libc::EACCES) => {
             "; it takes CAP_BPF and CAP_NET_ADMIN, and a seccomp profile that lets bpf(2) through"
         }
-        Some(libc::ENOSYS | libc::EINVAL) => "; the kernel is older than 5.9",
+        Some(libc::ENOSYS | libc::EINVAL) => "; the kernel is older than 5.11",
         _ => "",
     }
 }

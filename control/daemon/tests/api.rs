@@ -113,6 +113,13 @@ fn answer(mut requests: tokio::sync::mpsc::Receiver<Request>, core: &Mutex<Core>
                 core.hung_up.push(id.clone());
                 drop(reply.send(find(&core, &id).ok_or(ActionError::NotFound)));
             }
+            Request::Transfer { call, order, reply } => {
+                let result = match order.target.as_str() {
+                    "sip:carol@example.com" => find(&core, &call).ok_or(ActionError::NotFound),
+                    _ => Err(ActionError::Invalid("target".to_owned())),
+                };
+                drop(reply.send(result));
+            }
             Request::RecordingAction {
                 call,
                 action,
@@ -319,6 +326,26 @@ fn actions_reach_the_core_and_bad_ones_do_not() {
             r#"{"action":"stop"}"#,
         )
         .refused(404, "not_found");
+    let transfer = format!("/v1/calls/{}/transfer", call.id);
+    for (body, status) in [
+        (r#"{"target":"sip:carol@example.com"}"#, 202),
+        (
+            r#"{"target":"sip:carol@example.com","leg":"caller","mode":"attended"}"#,
+            202,
+        ),
+        (r#"{"target":"carol"}"#, 400),
+        (r#"{"leg":"caller"}"#, 400),
+        (
+            r#"{"target":"sip:carol@example.com","mode":"sideways"}"#,
+            400,
+        ),
+    ] {
+        assert_eq!(
+            server.ask("POST", &transfer, "", body).status,
+            status,
+            "{body}"
+        );
+    }
     for body in [
         "",
         "{}",

@@ -2,8 +2,12 @@
 //! does, and a network that may lose, repeat and reorder datagrams by a seed.
 
 mod common;
+#[path = "b2bua/sessions.rs"]
+mod sessions;
 #[path = "b2bua/targets.rs"]
 mod targets;
+#[path = "b2bua/transfer.rs"]
+mod transfer;
 
 use common::{Fault, World, sdp};
 use trunkline_control::api::handle::RecordingAction;

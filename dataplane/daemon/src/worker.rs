@@ -404,6 +404,17 @@ impl<D: Device> Actions for Hands<'_, D> {
                 side: link_side(side),
                 continuity: continuity(found),
             },
+            Event::Digit {
+                session,
+                side,
+                event,
+                duration_ms,
+            } => WorkerEvent::Digit {
+                session,
+                side: link_side(side),
+                event,
+                duration_ms,
+            },
             Event::MediaTimeout { session, side } => WorkerEvent::MediaTimeout {
                 session,
                 side: link_side(side),

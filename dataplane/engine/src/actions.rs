@@ -102,6 +102,17 @@ pub enum Event {
         /// What is added from now on.
         continuity: Continuity,
     },
+    /// A side has dialled a digit by telephone-event packets. Told once a digit.
+    Digit {
+        /// Session.
+        session: u64,
+        /// Side.
+        side: Side,
+        /// Event code (RFC 4733): 0-9, 10 = `*`, 11 = `#`, 12-15 = A-D, 16 = flash.
+        event: u8,
+        /// How long it lasted.
+        duration_ms: u32,
+    },
     /// A side that should send has been silent for the media timeout. Told once a silence.
     MediaTimeout {
         /// Session.

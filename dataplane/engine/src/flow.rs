@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::digits::DigitWatch;
 use crate::fork::Fork;
 use crate::latch::Latch;
 use crate::rate::RateCap;
@@ -55,6 +56,7 @@ pub(crate) struct Leg {
     pub(crate) transform: Transform,
     pub(crate) payloads: Vec<PayloadSpec>,
     pub(crate) streams: StreamTable,
+    pub(crate) digits: DigitWatch,
 }
 
 impl Leg {
@@ -70,6 +72,7 @@ impl Leg {
             transform: Transform::default(),
             payloads: Vec::with_capacity(PAYLOADS_MAX),
             streams: StreamTable::new(),
+            digits: DigitWatch::default(),
         }
     }
 

@@ -18,6 +18,7 @@
 mod actions;
 mod admission;
 mod counters;
+mod digits;
 mod endpoint;
 mod engine;
 mod flow;

@@ -11,7 +11,7 @@ use crate::counters::Counters;
 use crate::flow::{Flow, Leg, NO_TAP, Session};
 use crate::fork;
 use crate::silence::silence;
-use crate::spec::{Continuity, DropReason, MediaKind, Side};
+use crate::spec::{Codec, Continuity, DropReason, MediaKind, Side};
 use crate::stream::{Placed, Stream, StreamTable};
 use crate::tap::{Heard, Origin, Tap};
 
@@ -89,6 +89,9 @@ impl<A: Actions> Relay<'_, A> {
         let placed = own.streams.place(at_ns, header, length, &own.payloads);
         if placed.replaced || placed.changed.is_some() {
             self.tell_renumbering(&place, &mut own.streams, placed.changed);
+        }
+        if own.streams.at(placed.index).payload.codec == Codec::TelephoneEvent {
+            self.tell_digit(&place, own, placed.index, header, &buffer[..length]);
         }
         if place.tap != NO_TAP {
             let packet = &buffer[..length];
@@ -206,6 +209,28 @@ impl<A: Actions> Relay<'_, A> {
                 .forward_copy(slot, destination, &buffer[..length]),
             Egress::Dropped(_) => {}
         }
+    }
+
+    #[cold]
+    fn tell_digit(
+        &mut self,
+        place: &Place,
+        own: &mut Leg,
+        index: usize,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) {
+        let Some(dialled) = own.digits.observe(header, &packet[header.payload()]) else {
+            return;
+        };
+        let clock_hz = own.streams.at(index).payload.clock.rate_hz().max(1);
+        let duration_ms = u64::from(dialled.duration) * 1000 / u64::from(clock_hz);
+        self.actions.event(Event::Digit {
+            session: place.session,
+            side: place.side,
+            event: dialled.event,
+            duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
+        });
     }
 
     #[cold]

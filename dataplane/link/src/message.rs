@@ -462,6 +462,13 @@ pub enum Event {
         side: Side,
         continuity: Continuity,
     },
+    /// A side has dialled a digit by telephone-event packets: its code (RFC 4733) and length.
+    Digit {
+        session: u64,
+        side: Side,
+        event: u8,
+        duration_ms: u32,
+    },
     /// A side has been silent for the media timeout.
     MediaTimeout { session: u64, side: Side },
     /// A session that nobody claimed has ended.

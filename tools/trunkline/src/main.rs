@@ -54,6 +54,11 @@ enum Command {
     /// End a call: BYE to both sides.
     #[command(after_help = "Example: trunkline hangup 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77")]
     Hangup(operate::HangupOptions),
+    /// Connect one party of a call to somebody else; the other one is hung up.
+    #[command(
+        after_help = "Example: trunkline transfer 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77 sip:carol@127.0.0.1"
+    )]
+    Transfer(operate::TransferOptions),
     /// Start, pause, resume, stop or keep a call's recording.
     #[command(after_help = "Example: trunkline record 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77 pause")]
     Record(operate::RecordOptions),
@@ -103,6 +108,7 @@ fn main() -> ExitCode {
         Command::Recordings(options) => operate::recordings(&options),
         Command::Workers(options) => operate::workers(&options),
         Command::Hangup(options) => operate::hangup(&options),
+        Command::Transfer(options) => operate::transfer(&options),
         Command::Record(options) => operate::record(&options),
         Command::Siprec(_) => not_supported("siprec"),
         Command::Audit(options) => {

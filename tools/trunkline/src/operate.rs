@@ -52,6 +52,24 @@ pub(crate) struct RecordingsOptions {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct TransferOptions {
+    /// The call's id.
+    #[arg(value_name = "ID")]
+    call: String,
+    /// Who takes the leg's place: a SIP or tel URI, called through the routes.
+    #[arg(value_name = "TARGET")]
+    to: String,
+    /// Whose place: `caller`, `callee` (whoever talks to the caller), or a leg's id.
+    #[arg(long, value_name = "LEG", default_value = "callee")]
+    leg: String,
+    /// TARGET is the id of another call: its callee comes over, its caller is hung up.
+    #[arg(long)]
+    attended: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct HangupOptions {
     /// The call's id.
     #[arg(value_name = "ID")]
@@ -218,6 +236,19 @@ pub(crate) fn workers(options: &ListOptions) -> Result<ExitCode> {
 pub(crate) fn hangup(options: &HangupOptions) -> Result<ExitCode> {
     let path = format!("/v1/calls/{}", escape(&options.call));
     let call = Client::of(&options.target)?.json("DELETE", &path, None)?;
+    println!("{}: {}", text(&call["id"]), text(&call["state"]));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn transfer(options: &TransferOptions) -> Result<ExitCode> {
+    let path = format!("/v1/calls/{}/transfer", escape(&options.call));
+    let mode = if options.attended {
+        "attended"
+    } else {
+        "blind"
+    };
+    let order = json!({ "leg": options.leg, "target": options.to, "mode": mode });
+    let call = Client::of(&options.target)?.json("POST", &path, Some(&order))?;
     println!("{}: {}", text(&call["id"]), text(&call["state"]));
     Ok(ExitCode::SUCCESS)
 }

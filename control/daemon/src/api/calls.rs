@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::error::ApiError;
-use super::handle::RecordingAction;
+use super::handle::{RecordingAction, TransferOrder};
 use super::query::{Paging, Pairs, Parameters};
 use super::recordings::blocking;
 use axum::Json;
@@ -98,14 +98,34 @@ struct Order {
     settings: Option<Value>,
 }
 
-fn read_order(body: Result<Bytes, BytesRejection>) -> Result<Order, ApiError> {
+fn read_json<T: serde::de::DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    what: &str,
+) -> Result<T, ApiError> {
     let body = body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(),
         _ => ApiError::bad_request(error.body_text()),
     })?;
-    let order: Order = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad_request(format!("the body is no recording action: {error}"))
-    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(format!("the body is no {what}: {error}")))
+}
+
+/// Begins a transfer: 202; how it ends is told by `call.bridged` or `call.transfer_failed`.
+pub(super) async fn transfer(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Call>), ApiError> {
+    let order: TransferOrder = read_json(body, "transfer")?;
+    match shared.context.core.transfer(&id, order).await? {
+        Ok(call) => Ok((StatusCode::ACCEPTED, Json(call))),
+        Err(super::handle::ActionError::NotFound) => Err(not_live(&shared, &id).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_order(body: Result<Bytes, BytesRejection>) -> Result<Order, ApiError> {
+    let order: Order = read_json(body, "recording action")?;
     if let Some(name) = order
         .recorder
         .as_deref()

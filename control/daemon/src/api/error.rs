@@ -107,6 +107,7 @@ impl From<CoreUnavailable> for ApiError {
 impl From<ActionError> for ApiError {
     fn from(error: ActionError) -> Self {
         match error {
+            ActionError::Invalid(why) => Self::bad_request(why),
             ActionError::NotFound => Self::not_found("no such call"),
             ActionError::WrongState(why) => Self::conflict(why),
             ActionError::Unavailable(why) => Self::unavailable(why),

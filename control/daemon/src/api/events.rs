@@ -52,6 +52,8 @@ pub enum EventKind {
     CallResumed,
     /// A transfer began.
     CallTransferStarted,
+    /// A transfer came to nothing; the parties are as they were.
+    CallTransferFailed,
     /// Both directions of media stand.
     CallBridged,
     /// Over after an answer.
@@ -92,6 +94,7 @@ impl EventKind {
             Self::CallHeld => "call.held",
             Self::CallResumed => "call.resumed",
             Self::CallTransferStarted => "call.transfer_started",
+            Self::CallTransferFailed => "call.transfer_failed",
             Self::CallBridged => "call.bridged",
             Self::CallEnded => "call.ended",
             Self::CallFailed => "call.failed",

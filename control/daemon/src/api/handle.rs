@@ -40,6 +40,15 @@ pub enum Request {
         /// Answered once the call is ending. Repeating it is fine.
         reply: oneshot::Sender<Result<Call, ActionError>>,
     },
+    /// Transfers a call.
+    Transfer {
+        /// The call's id.
+        call: String,
+        /// What is asked for.
+        order: TransferOrder,
+        /// Answered once the transfer is under way; its outcome is told by events.
+        reply: oneshot::Sender<Result<Call, ActionError>>,
+    },
     /// Acts on a call's recording.
     RecordingAction {
         /// The call's id.
@@ -72,9 +81,41 @@ pub enum RecordingAction {
     Keep,
 }
 
+/// How a transfer's target is named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransferMode {
+    /// A URI: it is called through the routes.
+    #[default]
+    Blind,
+    /// The id of another live call, whose callee comes over; its caller is hung up.
+    Attended,
+}
+
+/// A transfer as it is ordered.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferOrder {
+    /// The leg whose place the target takes: its id, `caller`, or `callee` (whoever talks to the
+    /// caller).
+    #[serde(default = "callee")]
+    pub leg: String,
+    /// Who takes it: a SIP or tel URI, or the id of another call.
+    pub target: String,
+    /// Which of the two.
+    #[serde(default)]
+    pub mode: TransferMode,
+}
+
+fn callee() -> String {
+    "callee".to_owned()
+}
+
 /// Why an action was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActionError {
+    /// It makes no sense, with the reason in words.
+    Invalid(String),
     /// No such live call.
     NotFound,
     /// Not in this state, with the reason in words.
@@ -187,6 +228,23 @@ impl ControlHandle {
     pub async fn hangup(&self, id: &str) -> Result<Result<Call, ActionError>, CoreUnavailable> {
         self.ask(|reply| Request::Hangup {
             id: id.to_owned(),
+            reply,
+        })
+        .await
+    }
+
+    /// Transfers a call.
+    ///
+    /// # Errors
+    /// The core does not answer; within: why it was not begun.
+    pub async fn transfer(
+        &self,
+        call: &str,
+        order: TransferOrder,
+    ) -> Result<Result<Call, ActionError>, CoreUnavailable> {
+        self.ask(|reply| Request::Transfer {
+            call: call.to_owned(),
+            order,
             reply,
         })
         .await

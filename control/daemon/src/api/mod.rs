@@ -80,6 +80,7 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/calls/{id}", get(calls::one).delete(calls::hang_up))
         .route("/v1/calls/{id}/explain", get(explain::explain))
         .route("/v1/calls/{id}/pcapng", get(explain::pcapng))
+        .route("/v1/calls/{id}/transfer", post(calls::transfer))
         .route("/v1/calls/{id}/recording", post(calls::act))
         .route("/v1/calls/{id}/recording/message", post(not_supported))
         .route("/v1/recordings", get(recordings::list))

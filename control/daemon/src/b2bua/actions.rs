@@ -16,7 +16,10 @@ impl B2bua {
     pub fn on_api_request(&mut self, request: Request, now: &Moment) {
         match request {
             Request::Calls { reply } => {
-                let live = self.calls.values().filter(|call| !call.announced);
+                let live = self
+                    .calls
+                    .values()
+                    .filter(|call| !call.announced && call.transfer_of.is_none());
                 let _ = reply.send(live.map(|call| call.object.clone()).collect());
             }
             Request::Call { id, reply } => {
@@ -49,6 +52,15 @@ impl B2bua {
                 self.with_call(key, now, |b2bua, call| {
                     b2bua.act_on_recording(call, action, reply, now);
                 });
+            }
+            Request::Transfer { call, order, reply } => {
+                let mut result = Err(ActionError::NotFound);
+                if let Some(key) = self.ids.get(&call).copied() {
+                    self.with_call(key, now, |b2bua, call| {
+                        result = b2bua.transfer_ordered(call, &order, now);
+                    });
+                }
+                let _ = reply.send(result);
             }
             Request::Health { reply } => {
                 let _ = reply.send(self.health());

@@ -4,11 +4,12 @@
 use trunkline_config::Transfer;
 use trunkline_link::message::{FailReason, Side};
 use trunkline_sinks::object::{CallState, EndedBy};
+use trunkline_sip::dialog::{Dialog, DialogId};
 use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
 
 use super::headers;
-use super::{B2bua, ClientUse};
+use super::{B2bua, ClientUse, session, transfer};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::{Call, Passage, Phase, Step};
@@ -27,6 +28,17 @@ impl B2bua {
         path: Path,
         now: &Moment,
     ) {
+        let id = DialogId::of_request(&request);
+        let gone = call.departing.iter().position(|one| {
+            let dialog = one.leg.dialog.as_ref();
+            dialog.map(Dialog::id) == id
+        });
+        if let Some(index) = gone {
+            return self.on_departing_request(call, index, tx, &request, now);
+        }
+        if self.on_newcomer_request(call, tx, &request, now) {
+            return;
+        }
         let leg = call.leg_mut(side);
         // A peer that comes back by a new connection or port is answered and reached there.
         (leg.flow, leg.remote, leg.transport) = (Some(path.flow), path.source, path.transport);
@@ -42,7 +54,17 @@ impl B2bua {
             return self.respond(tx, response, now);
         }
         let ending = call.phase == Phase::Ending;
-        let required = request.headers.list("Require");
+        let mut required = request.headers.list("Require");
+        required.retain(|option| !transfer::understood(&request.method, option));
+        if matches!(request.method, Method::Invite | Method::Update) && !ending {
+            let policy = call.leg(side).session_policy;
+            if let Err(too_small) = policy.accept(&request.headers) {
+                let mut response = self.dialog_response(call, side, &request, 422);
+                let least = too_small.min_se.to_string();
+                response.headers.set("Min-SE", least);
+                return self.respond(tx, response, now);
+            }
+        }
         if !required.is_empty() && request.method != Method::Bye {
             let mut response = self.dialog_response(call, side, &request, 420);
             response.headers.set("Unsupported", required.join(", "));
@@ -54,6 +76,13 @@ impl B2bua {
             _ if ending => self.reply(call, side, tx, &request, 481, now),
             Method::Invite | Method::Update if call.phase != Phase::Answered => {
                 self.reply(call, side, tx, &request, 491, now);
+            }
+            Method::Refer if call.route.transfer == Transfer::Handle => {
+                self.on_refer(call, side, tx, &request, now);
+            }
+            // No subscription of ours is there to be told of.
+            Method::Notify if call.route.transfer == Transfer::Handle => {
+                self.reply(call, side, tx, &request, 481, now);
             }
             Method::Refer | Method::Notify if !passes_transfer => {
                 self.reply(call, side, tx, &request, 405, now);
@@ -74,6 +103,7 @@ impl B2bua {
             }
             Method::Invite | Method::Update => self.on_reoffer(call, side, tx, request, now),
             Method::Info | Method::Message | Method::Refer | Method::Notify => {
+                self.note_info(call, side, &request, now);
                 self.pass(call, side, tx, request, false, now);
             }
             Method::Options => {
@@ -100,7 +130,7 @@ impl B2bua {
     }
 
     /// A response inside a dialog.
-    fn dialog_response(
+    pub(super) fn dialog_response(
         &mut self,
         call: &mut Call,
         side: Side,
@@ -144,6 +174,14 @@ impl B2bua {
         request: &Request,
         now: &Moment,
     ) {
+        let leaves = call
+            .transfer
+            .as_ref()
+            .is_some_and(|one| one.leaving == side);
+        if call.phase == Phase::Answered && (leaves || call.consulted_by.is_some()) {
+            self.on_transferor_gone(call, side, now);
+            return self.reply(call, side, tx, request, 200, now);
+        }
         self.reply(call, side, tx, request, 200, now);
         call.leg_mut(side).over = true;
         if let Some(dialog) = &mut call.leg_mut(side).dialog {
@@ -175,9 +213,11 @@ impl B2bua {
         let invite = request.method == Method::Invite;
         if request.body.is_empty() && !invite {
             // UPDATE without an offer refreshes the session (RFC 4028): ours to answer.
-            return self.reply(call, side, tx, &request, 200, now);
+            let mut response = self.dialog_response(call, side, &request, 200);
+            session::confirm(call.leg_mut(side), &request, &mut response, now);
+            return self.respond(tx, response, now);
         }
-        if call.exchange.is_some() || call.negotiation.is_pending() {
+        if call.exchange.is_some() || call.negotiation.is_pending() || call.own_offer.is_some() {
             // RFC 3261 section 14.2, RFC 3311 section 5.2: the two offers cross in us.
             return self.reply(call, side, tx, &request, 491, now);
         }
@@ -214,6 +254,7 @@ impl B2bua {
         if let Some(sdp) = call.negotiation.sent(side) {
             response.set_body("application/sdp", sdp);
         }
+        session::confirm(call.leg_mut(side), request, &mut response, now);
         self.respond(tx, response, now);
         self.own_server(call, tx);
         self.save(call);
@@ -321,6 +362,9 @@ impl B2bua {
             .map_err(|_| 491_u16)?;
         request.headers.set("Max-Forwards", (hops - 1).to_string());
         headers::cross_request(&passage.request, &mut request, &route);
+        if passage.negotiates {
+            session::propose(leg, &mut request);
+        }
         match sdp {
             Some(sdp) => request.set_body("application/sdp", sdp),
             None if passage.negotiates => request.set_content_length(),
@@ -447,6 +491,9 @@ impl B2bua {
         if let Some(passage) = &mut call.exchange {
             passage.owes_ack = invite && response.is_success();
         }
+        if response.is_success() {
+            session::agreed(call.leg_mut(from.other()), &response, now);
+        }
         if !response.is_success() {
             return self.reoffer_refused(call, response.status, Some(&response), now);
         }
@@ -538,6 +585,7 @@ impl B2bua {
         if let Some(sdp) = sdp {
             ours.set_body("application/sdp", sdp);
         }
+        session::confirm(call.leg_mut(from), &request, &mut ours, now);
         self.respond(server, ours, now);
         if !late {
             call.exchange = None;
@@ -620,7 +668,7 @@ impl B2bua {
         let _ = self.endpoint.send_ack(now.instant, client, ack, &target);
     }
 
-    fn acknowledge_late(
+    pub(super) fn acknowledge_late(
         &mut self,
         call: &mut Call,
         tx: ClientTx,
@@ -642,7 +690,7 @@ impl B2bua {
         }
     }
 
-    fn media_changed(&mut self, call: &mut Call, now: &Moment) {
+    pub(super) fn media_changed(&mut self, call: &mut Call, now: &Moment) {
         self.note_codecs(call);
         self.note_hold(call, now);
         self.media_fact(call);

@@ -3,20 +3,20 @@
 use trunkline_link::message::{Command, Side};
 use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::message::{Method, Request, Response};
-use trunkline_sip::transaction::ServerTx;
+use trunkline_sip::transaction::{ServerTx, Target};
 
 use super::headers;
 use super::{B2bua, ClientUse, END_PATIENCE};
 use crate::api::events::EventKind;
 use crate::call::recording::Phase as RecordingPhase;
-use crate::call::{Call, Phase};
+use crate::call::{Call, Leg, Phase};
 use crate::clock::Moment;
 use crate::metrics::CallResult;
 
 /// Protocol, cause and text of a Reason header (RFC 3326).
 pub(super) type Reason<'a> = (&'a str, u16, &'a str);
 
-fn reason_header((protocol, cause, text): Reason<'_>) -> String {
+pub(super) fn reason_header((protocol, cause, text): Reason<'_>) -> String {
     let text: String = text
         .chars()
         .filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n'))
@@ -41,6 +41,26 @@ fn result(call: &Call) -> CallResult {
     }
 }
 
+/// The BYE that ends a leg, and where it goes; what a subscription has still to say is said after it.
+pub(super) fn bye(leg: &mut Leg, reason: Option<String>) -> Option<(Request, Target)> {
+    let target = leg.target();
+    let dialog = leg.dialog.as_mut()?;
+    let request = dialog.request(Method::Bye).ok();
+    if let Some(subscription) = &mut leg.subscription
+        && !subscription.over
+    {
+        subscription.dialog = Some(dialog.clone());
+    }
+    dialog.terminate();
+    let mut request = request?;
+    request.headers.set("User-Agent", headers::SERVER);
+    if let Some(reason) = reason {
+        request.headers.append("Reason", reason);
+    }
+    request.set_content_length();
+    Some((request, target))
+}
+
 impl B2bua {
     /// The caller cancelled.
     pub(super) fn on_cancel(
@@ -54,6 +74,9 @@ impl B2bua {
         if let Some(client) = reinvite.and_then(|one| one.client) {
             // Its 487, or a 2xx that was faster, goes back to the asker.
             let _ = self.endpoint.cancel(now.instant, client, &[]);
+            return;
+        }
+        if self.on_replacing_cancelled(call, invite, now) {
             return;
         }
         let reason = cancel
@@ -98,6 +121,9 @@ impl B2bua {
         let Some(invitation) = &call.invitation else {
             return;
         };
+        let Some(server) = invitation.server else {
+            return;
+        };
         let Some(dialog) = &mut call.legs[Side::Caller as usize].dialog else {
             return;
         };
@@ -113,7 +139,6 @@ impl B2bua {
         }
         response.set_content_length();
         dialog.sent_response(&invitation.request, status);
-        let server = invitation.server;
         self.respond(server, response, now);
     }
 
@@ -136,15 +161,20 @@ impl B2bua {
         ) = (None, None, None);
         call.end_deadline = Some(now.instant + END_PATIENCE);
         self.stop_recordings(call, now);
+        self.report(call, crate::call::transfer::News::Failed(status));
     }
 
     /// Our 2xx was never acknowledged.
     pub(super) fn on_no_ack(&mut self, call: &mut Call, now: &Moment) {
-        call.leg_mut(Side::Caller).acknowledged = true;
-        if call.phase == Phase::Answered {
-            self.end_call(call, EndedBy::Us, Some(("SIP", 408, "no ACK")), now);
-        } else if call.leg(Side::Caller).bye_waits {
-            self.send_bye(call, Side::Caller, Some(("SIP", 408, "no ACK")), now);
+        let unanswered = |side: &Side| !call.leg(*side).acknowledged;
+        let waiting: Vec<Side> = Side::BOTH.into_iter().filter(unanswered).collect();
+        for side in waiting {
+            call.leg_mut(side).acknowledged = true;
+            if call.phase == Phase::Answered {
+                self.end_call(call, EndedBy::Us, Some(("SIP", 408, "no ACK")), now);
+            } else if call.leg(side).bye_waits {
+                self.send_bye(call, side, Some(("SIP", 408, "no ACK")), now);
+            }
         }
     }
 
@@ -187,6 +217,8 @@ impl B2bua {
         self.stop_recordings(call, now);
         self.acknowledge_unanswered(call, now);
         self.answer_pending(call, now);
+        call.own_offer = None;
+        self.abort_transfer(call, now);
         for side in Side::BOTH {
             self.send_bye_with(call, side, reason.clone(), now);
         }
@@ -242,22 +274,22 @@ impl B2bua {
             (leg.bye_waits, leg.bye_reason) = (true, reason);
             return;
         }
-        let target = leg.target();
-        let request = leg.dialog.as_mut().and_then(|dialog| {
-            let request = dialog.request(Method::Bye).ok();
-            dialog.terminate();
-            request
-        });
-        let Some(mut request) = request else {
+        let Some((request, target)) = bye(leg, reason) else {
             leg.over = true;
             return;
         };
-        request.headers.set("User-Agent", headers::SERVER);
-        if let Some(reason) = reason {
-            request.headers.append("Reason", reason);
-        }
-        request.set_content_length();
-        match self.endpoint.send_request(now.instant, request, &target) {
+        self.send_leg_bye(call, side, request, &target, now);
+    }
+
+    pub(super) fn send_leg_bye(
+        &mut self,
+        call: &mut Call,
+        side: Side,
+        request: Request,
+        target: &Target,
+        now: &Moment,
+    ) {
+        match self.endpoint.send_request(now.instant, request, target) {
             Ok(client) => {
                 self.own_client(call, client, ClientUse::Bye(side));
             }
@@ -286,10 +318,17 @@ impl B2bua {
                 now,
             );
         }
+        if due(call.own_offer.as_ref().map(|offer| offer.due)) {
+            self.own_offer_due(call, now);
+        }
+        self.session_timeouts(call, now);
+        if call.departing.iter().any(|one| due(one.deadline)) {
+            self.see_off(call, now);
+        }
         if due(call.end_deadline) {
             call.end_deadline = None;
-            for side in Side::BOTH {
-                call.leg_mut(side).over = true;
+            for leg in call.all_legs() {
+                (leg.over, leg.subscription) = (true, None);
             }
             self.abandon_recordings(call, now);
         }
@@ -297,8 +336,11 @@ impl B2bua {
 
     /// Announces the end once both legs are down; true when nothing is left to wait for.
     pub(super) fn finish_if_over(&mut self, call: &mut Call, now: &Moment) -> bool {
-        if call.phase != Phase::Ending || !call.legs.iter().all(|leg| leg.over) {
+        if call.phase != Phase::Ending || !call.all_legs().all(|leg| leg.is_done()) {
             return false;
+        }
+        if call.transfer_of.is_some() {
+            return true;
         }
         if !call.announced {
             call.announced = true;
@@ -311,7 +353,9 @@ impl B2bua {
             };
             call.object.state = state;
             for leg in &mut call.object.legs {
-                leg.state = state;
+                if !leg.state.is_final() {
+                    leg.state = state;
+                }
             }
             self.metrics.call_ended(result(call));
             self.publish_call(kind, call, now);

@@ -15,8 +15,10 @@ pub const ANSWERED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewh
 /// Methods that we take inside a dialog of a route.
 pub fn allow(route: &Route) -> &'static str {
     match route.transfer {
-        Transfer::Pass => "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY",
-        Transfer::Handle | Transfer::Refuse => ALLOW,
+        Transfer::Pass | Transfer::Handle => {
+            "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
+        }
+        Transfer::Refuse => ALLOW,
     }
 }
 
@@ -38,7 +40,12 @@ pub fn cross_request(from: &Request, to: &mut Request, route: &Route) {
         to.headers.set("User-Agent", SERVER);
     }
     match to.method {
-        Method::Invite | Method::Update => to.headers.set("Allow", allow(route)),
+        Method::Invite | Method::Update => {
+            to.headers.set("Allow", allow(route));
+            if route.transfer == Transfer::Handle {
+                to.headers.set("Supported", "replaces, norefersub");
+            }
+        }
         // Passed on as they are: the other party is to act on them.
         Method::Refer => {
             for name in ["Refer-To", "Refer-Sub"] {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use trunkline_config::Route;
 use trunkline_link::message::{Command, FailReason, Side};
 use trunkline_sinks::object::{self, CallState, Role};
-use trunkline_sip::dialog::{Dialog, DialogId};
+use trunkline_sip::dialog::{Dialog, DialogId, SessionPolicy};
 use trunkline_sip::message::{Method, Request, Scheme, Uri};
 use trunkline_sip::transaction::{Path, ServerTx};
 
 use super::headers::{self, ALLOW};
 use super::targets::{self, Groups};
-use super::{B2bua, RETRY_AFTER_S};
+use super::{B2bua, RETRY_AFTER_S, transfer};
 use crate::api::events::EventKind;
 use crate::call::media::Media;
 use crate::call::negotiation::{Heard, Negotiation};
@@ -48,6 +48,9 @@ impl B2bua {
                 self.respond_plain(tx, &request, 481, now);
             }
             Method::Other(_) => self.respond_with(tx, &request, 501, &[("Allow", ALLOW)], now),
+            // Whom it would transfer is not said; a subscription that it could be of is not there.
+            Method::Refer => self.respond_plain(tx, &request, 403, now),
+            Method::Notify => self.respond_plain(tx, &request, 481, now),
             _ => self.respond_with(tx, &request, 405, &[("Allow", ALLOW)], now),
         }
     }
@@ -66,56 +69,45 @@ impl B2bua {
     }
 
     fn on_invite(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
+        if request.headers.contains("Replaces") {
+            return match judge(&request) {
+                Ok(()) => self.on_replacing_invite(tx, request, path, now),
+                Err(refused) => self.refuse(tx, &request, refused, now),
+            };
+        }
         match self.admit(&request, path, now) {
             Ok((route, groups, offer)) => {
                 self.start_call(tx, request, path, route, groups, offer, now);
             }
-            Err((status, headers)) => {
+            Err(refused) => {
+                let status = refused.0;
                 self.metrics.call_ended(match status {
                     404 => CallResult::NoRoute,
                     503 => CallResult::Refused,
                     _ => CallResult::Failed,
                 });
-                let headers: Vec<(&str, &str)> = headers
-                    .iter()
-                    .map(|(name, value)| (*name, value.as_str()))
-                    .collect();
-                self.respond_with(tx, &request, status, &headers, now);
+                self.refuse(tx, &request, refused, now);
             }
         }
     }
 
-    /// Judges a new INVITE in the order of RFC 3261 section 8.2, then our own limits.
+    fn refuse(&mut self, tx: ServerTx, request: &Request, refused: Refused, now: &Moment) {
+        let (status, headers) = refused;
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        self.respond_with(tx, request, status, &headers, now);
+    }
+
+    /// Judges and routes a new INVITE, then looks at our own limits.
     fn admit(
         &mut self,
         request: &Request,
         path: Path,
         now: &Moment,
     ) -> Result<(Arc<Route>, Groups, Option<Heard>), Refused> {
-        if !matches!(
-            request.uri.scheme(),
-            Scheme::Sip | Scheme::Tel | Scheme::Urn
-        ) {
-            return Err((416, Vec::new()));
-        }
-        let mut required = request.headers.list("Require");
-        required.extend(request.headers.list("Proxy-Require"));
-        if !required.is_empty() {
-            return Err((420, vec![("Unsupported", required.join(", "))]));
-        }
-        if request.headers.max_forwards().ok().flatten() == Some(0) {
-            return Err((483, Vec::new()));
-        }
-        // Without it no request of ours could reach the caller (RFC 3261 section 8.1.1.8).
-        if request.headers.contact_uri().is_none() {
-            return Err((
-                400,
-                vec![("Warning", "399 trunkline \"no usable Contact\"".to_owned())],
-            ));
-        }
-        if !request.body.is_empty() && !headers::is_sdp(&request.headers) {
-            return Err((415, vec![("Accept", "application/sdp".to_owned())]));
-        }
+        judge(request)?;
         let route = self.route(request).ok_or((404, Vec::new()))?;
         let groups = targets::groups(&route, request, path)?;
         let offer = if request.body.is_empty() {
@@ -169,7 +161,7 @@ impl B2bua {
         Ok(())
     }
 
-    fn route(&self, request: &Request) -> Option<Arc<Route>> {
+    pub(super) fn route(&self, request: &Request) -> Option<Arc<Route>> {
         let user = request.uri.user().unwrap_or(request.uri.opaque());
         let caller = request.headers.from_address().ok();
         let caller = caller
@@ -260,23 +252,21 @@ impl B2bua {
             return None;
         };
         let object = self.call_object(&request, &route, path, now);
+        let callee = Leg::new(
+            path.transport,
+            Some(path.flow),
+            path.local,
+            path.source,
+            contact,
+        );
         let caller = Leg {
             dialog: Some(dialog),
-            transport: path.transport,
-            flow: Some(path.flow),
-            local: path.local,
-            remote: path.source,
-            contact: contact.clone(),
             acknowledged: false,
-            bye_waits: false,
-            bye_reason: None,
-            over: false,
+            ..callee.clone()
         };
         let callee = Leg {
-            dialog: None,
             flow: None,
-            acknowledged: true,
-            ..caller.clone()
+            ..callee
         };
         self.dialogs.extend(
             caller
@@ -285,47 +275,14 @@ impl B2bua {
                 .map(|d| (d.id(), (key, Side::Caller))),
         );
         let media_timeout_ms = route.media_timeout_s.map_or(0, |s| s.saturating_mul(1000));
+        let media = Media::new(key, [0, 0], media_timeout_ms);
+        let negotiation = Negotiation::new([rand::random(), rand::random()]);
+        let private = headers::wants_privacy(&request.headers);
         Some(Call {
-            key,
-            object,
-            phase: Phase::Preparing,
-            legs: [caller, callee],
-            media: Media::new(key, [0, 0], media_timeout_ms),
-            negotiation: Negotiation::new([rand::random(), rand::random()]),
-            offerer: Side::Caller,
-            invitation: Some(Invitation {
-                server: tx,
-                request,
-                groups,
-                group: Vec::new(),
-                reroutes: true,
-                failure: None,
-                client: None,
-                late_offer: offer.is_none(),
-                accepted: None,
-                early: None,
-            }),
-            branches: Vec::new(),
-            waiting: Vec::new(),
-            exchange: None,
-            passages: Vec::new(),
+            private: [private, false],
+            invitation: Some(Invitation::new(Some(tx), request, groups, offer.is_none())),
             offer,
-            batches: Vec::new(),
-            recordings: Vec::new(),
-            answered_mono_ns: 0,
-            held_since_ns: None,
-            holds: Vec::new(),
-            connect_deadline: None,
-            ring_deadline: None,
-            duration_deadline: None,
-            end_deadline: None,
-            closed: false,
-            announced: false,
-            scheduled: None,
-            next_batch: 1,
-            clients: Vec::new(),
-            servers: Vec::new(),
-            route,
+            ..Call::new(key, object, route, [caller, callee], media, negotiation)
         })
     }
 
@@ -444,6 +401,39 @@ impl B2bua {
         }
         self.ring(call, now);
     }
+}
+
+/// Judges a new INVITE in the order of RFC 3261 section 8.2.
+fn judge(request: &Request) -> Result<(), Refused> {
+    if !matches!(
+        request.uri.scheme(),
+        Scheme::Sip | Scheme::Tel | Scheme::Urn
+    ) {
+        return Err((416, Vec::new()));
+    }
+    let mut required = request.headers.list("Require");
+    required.retain(|option| !transfer::understood(&Method::Invite, option));
+    required.extend(request.headers.list("Proxy-Require"));
+    if !required.is_empty() {
+        return Err((420, vec![("Unsupported", required.join(", "))]));
+    }
+    if request.headers.max_forwards().ok().flatten() == Some(0) {
+        return Err((483, Vec::new()));
+    }
+    if let Err(too_small) = SessionPolicy::default().accept(&request.headers) {
+        return Err((422, vec![("Min-SE", too_small.min_se.to_string())]));
+    }
+    // Without it no request of ours could reach the caller (RFC 3261 section 8.1.1.8).
+    if request.headers.contact_uri().is_none() {
+        return Err((
+            400,
+            vec![("Warning", "399 trunkline \"no usable Contact\"".to_owned())],
+        ));
+    }
+    if !request.body.is_empty() && !headers::is_sdp(&request.headers) {
+        return Err((415, vec![("Accept", "application/sdp".to_owned())]));
+    }
+    Ok(())
 }
 
 /// The headers that the route wants as attributes, first value each.

@@ -70,6 +70,16 @@ impl B2bua {
                 self.with_call(session, now, |_, call| fits = call.media.opened(&ports));
                 self.link_reply(request, (!fits).then_some(FailReason::Internal), now);
             }
+            Event::Digit {
+                session,
+                side,
+                event,
+                duration_ms,
+            } => {
+                self.with_call(session, now, |b2bua, call| {
+                    b2bua.on_digit(call, side, event, duration_ms, now);
+                });
+            }
             Event::MediaTimeout { session, .. } => {
                 self.with_call(session, now, |b2bua, call| {
                     let reason = ("SIP", 480, "no media");
@@ -172,7 +182,7 @@ impl B2bua {
     /// The id of the live call that an event concerns.
     pub fn call_of(&self, event: &Event) -> Option<&str> {
         let session = match event {
-            Event::MediaTimeout { session, .. } => *session,
+            Event::MediaTimeout { session, .. } | Event::Digit { session, .. } => *session,
             other => session_of(other)?,
         };
         self.calls.get(&session).map(|call| call.object.id.as_str())
@@ -219,6 +229,12 @@ impl B2bua {
             Step::Reoffer => self.reoffer(call, failed, now),
             Step::Reanswer { response, sdp } => self.reanswer(call, &response, sdp, now),
             Step::ReofferAcknowledged { sdp } => self.reoffer_acknowledged(call, sdp, now),
+            Step::Transferred { owed } => self.transferred(call, *owed, now),
+            Step::Realigned {
+                side,
+                client,
+                sequence,
+            } => self.realigned(call, side, client, sequence, now),
             Step::RecordingStarted { number, reply } => {
                 self.recording_started(call, number, failed, reply, now);
             }

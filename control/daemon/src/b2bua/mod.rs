@@ -7,19 +7,24 @@
 //! INVITE in ─ invite.rs: judged, routed ─ SessionOpen + LegUpdate ─► INVITE out
 //! 18x / 2xx ─ response.rs ─ LegUpdate (+ RecordingStart) ─► ACK out, 18x / 2xx to the caller
 //! re-INVITE, UPDATE, INFO ─ dialog.rs ─ passed to the other side, media updated on its 2xx
+//! REFER, Replaces ─ transfer/ ─ somebody else takes a side, by a re-INVITE of ours (own_offer.rs) if need be
 //! BYE, CANCEL, hang-up, limits ─ end.rs ─ both legs down, recording finished, session closed
 //! ```
 
 mod actions;
 mod dialog;
+mod digits;
 mod end;
 pub mod headers;
 mod invite;
 mod link_events;
+mod own_offer;
 mod persist;
 mod record;
 mod response;
+mod session;
 mod targets;
+mod transfer;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -58,6 +63,34 @@ enum ClientUse {
     Passage(Side),
     /// A BYE to this side.
     Bye(Side),
+    /// A NOTIFY of how a transfer goes.
+    Notify,
+    /// A BYE to a leg that was transferred away.
+    Departure,
+    /// A re-INVITE of ours to this side.
+    OwnOffer(Side),
+    /// An UPDATE of ours that refreshes this side's session.
+    Refresh(Side),
+    /// A digit by INFO to this side.
+    Digit(Side),
+    /// A re-INVITE to a party of another call, which is to come to this one.
+    Consultation {
+        /// That call.
+        call: u64,
+        /// The party's side there.
+        side: Side,
+    },
+}
+
+/// What a call that rings a transfer's target reports.
+struct Reported {
+    /// The call that is transferred.
+    to: u64,
+    /// Who reports.
+    by: u64,
+    /// The target's leg as the API shows it.
+    leg: Option<object::Leg>,
+    news: crate::call::transfer::News,
 }
 
 /// A change for the catalog.
@@ -118,6 +151,8 @@ pub struct B2bua {
     snapshot_of: HashSet<u64>,
     /// What was said meanwhile of sessions that are not restored yet.
     unread: Vec<trunkline_link::message::Event>,
+    /// For calls that were being worked on when it was reported.
+    reports: Vec<Reported>,
     metrics: Arc<Metrics>,
 }
 
@@ -157,6 +192,7 @@ impl B2bua {
             snapshot_request: 0,
             snapshot_of: HashSet::new(),
             unread: Vec::new(),
+            reports: Vec::new(),
             metrics,
         }
     }
@@ -270,7 +306,7 @@ impl B2bua {
     fn settle(&mut self, mut call: Call, now: &Moment) {
         if self.finish_if_over(&mut call, now) {
             self.forget(&call);
-            return;
+            return self.deliver_reports(now);
         }
         let due = call.deadline();
         if due != call.scheduled {
@@ -283,16 +319,26 @@ impl B2bua {
             call.scheduled = due;
         }
         self.calls.insert(call.key, call);
+        self.deliver_reports(now);
     }
 
     fn forget(&mut self, call: &Call) {
         if let Some(old) = call.scheduled {
             self.timers.remove(&(old, call.key));
         }
-        self.ids.remove(&call.object.id);
-        for dialog in call.legs.iter().filter_map(|leg| leg.dialog.as_ref()) {
+        if call.transfer_of.is_none() {
+            self.ids.remove(&call.object.id);
+        }
+        let departing = call.departing.iter().map(|one| &one.leg);
+        for dialog in call
+            .legs
+            .iter()
+            .chain(departing)
+            .filter_map(|leg| leg.dialog.as_ref())
+        {
             self.dialogs.remove(&dialog.id());
         }
+        self.reports.retain(|one| one.to != call.key);
         for server in &call.servers {
             self.servers.remove(server);
         }
@@ -405,6 +451,10 @@ impl B2bua {
     }
 
     fn publish_call(&mut self, kind: EventKind, call: &Call, now: &Moment) {
+        if call.transfer_of.is_some() {
+            // It is a leg of the call that it rings for.
+            return;
+        }
         self.events
             .publish(kind, now.utc, &Subject::Call(&call.object));
         self.writes.push(CatalogWrite::Call(call.object.clone()));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_link::limits::RECORD_BYTES_MAX;
 use trunkline_link::message::{Command, Event, LegUpdate, RecordingPhase, Side, SnapshotSession};
 use trunkline_sinks::object;
-use trunkline_sip::dialog::Dialog;
+use trunkline_sip::dialog::{Dialog, SessionTerms, SessionTimer};
 use trunkline_sip::message::Uri;
 use trunkline_sip::transaction::{FlowId, Transport};
 
@@ -13,11 +13,12 @@ use super::B2bua;
 use crate::call::media::Media;
 use crate::call::negotiation::{Negotiation, Saved as SavedNegotiation};
 use crate::call::recording::{Phase as Capture, Recording};
+use crate::call::transfer::Party;
 use crate::call::{Call, Leg, Phase};
 use crate::clock::Moment;
 
 /// Version of the record's layout; another one is not read.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Level of compression: the record is small, the time counts.
 const LEVEL: u8 = 3;
 /// A record never unpacks to more than this.
@@ -32,6 +33,8 @@ struct SavedLeg {
     remote: std::net::SocketAddr,
     contact: Uri,
     over: bool,
+    session: Option<SessionTerms>,
+    takes_update: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +49,9 @@ struct SavedCall {
     held_since_ns: Option<u64>,
     holds: Vec<(u64, u64)>,
     ending: bool,
+    parties: Vec<Party>,
+    shown: [usize; 2],
+    private: [bool; 2],
 }
 
 impl B2bua {
@@ -104,17 +110,15 @@ impl B2bua {
             // Told to the former control's dataplane already: only remembered here.
             let _ = media.leg_command(update);
         }
-        let legs = saved.legs.map(|leg| Leg {
-            dialog: Some(leg.dialog),
-            transport: leg.transport,
-            flow: leg.flow.filter(|_| leg.transport == Transport::Udp),
-            local: leg.local,
-            remote: leg.remote,
-            contact: leg.contact,
-            acknowledged: true,
-            bye_waits: false,
-            bye_reason: None,
-            over: leg.over,
+        let legs = saved.legs.map(|leg| {
+            let flow = leg.flow.filter(|_| leg.transport == Transport::Udp);
+            Leg {
+                dialog: Some(leg.dialog),
+                over: leg.over,
+                session: leg.session.map(|one| SessionTimer::start(now.instant, one)),
+                takes_update: leg.takes_update,
+                ..Leg::new(leg.transport, flow, leg.local, leg.remote, leg.contact)
+            }
         });
         for (side, leg) in Side::BOTH.into_iter().zip(&legs) {
             self.dialogs
@@ -128,36 +132,19 @@ impl B2bua {
             now.instant
                 .checked_add(std::time::Duration::from_nanos(left_ns))
         });
+        let route = std::sync::Arc::new(route);
         let mut call = Call {
-            key,
-            object: saved.object,
-            route: std::sync::Arc::new(route),
             phase: Phase::Answered,
-            legs,
-            media,
-            negotiation,
             offerer,
-            invitation: None,
-            branches: Vec::new(),
-            waiting: Vec::new(),
-            exchange: None,
-            passages: Vec::new(),
-            offer: None,
-            batches: Vec::new(),
             recordings: saved.recordings,
             answered_mono_ns: saved.answered_mono_ns,
             held_since_ns: saved.held_since_ns,
             holds: saved.holds,
-            connect_deadline: None,
-            ring_deadline: None,
             duration_deadline,
-            end_deadline: None,
-            closed: false,
-            announced: false,
-            scheduled: None,
-            next_batch: 1,
-            clients: Vec::new(),
-            servers: Vec::new(),
+            parties: saved.parties,
+            shown: saved.shown,
+            private: saved.private,
+            ..Call::new(key, saved.object, route, legs, media, negotiation)
         };
         self.restore_recordings(&mut call, session.recording, session.phase, now);
         if saved.ending {
@@ -246,6 +233,8 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
             remote: leg.remote,
             contact: leg.contact.clone(),
             over: leg.over,
+            session: leg.session.as_ref().map(SessionTimer::terms),
+            takes_update: leg.takes_update,
         })
     };
     Some(SavedCall {
@@ -259,6 +248,9 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
         held_since_ns: call.held_since_ns,
         holds: call.holds.clone(),
         ending: call.phase == Phase::Ending,
+        parties: call.parties.clone(),
+        shown: call.shown,
+        private: call.private,
     })
 }
 

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use trunkline_link::message::{
     Command, FactKind, FailReason, RecordingPhase, RecordingStart, StreamReceipt,
 };
-use trunkline_sinks::object::{self, RecordingState, Role};
+use trunkline_sinks::Timestamp;
+use trunkline_sinks::object::{self, RecordingState};
 use trunkline_sn3::facts::{CallClose, CallOpen, ParticipantFact};
 
 use super::{B2bua, CatalogWrite};
@@ -279,13 +280,10 @@ impl B2bua {
         number: u64,
         now: &Moment,
     ) {
-        let participants = participants(call);
-        let ids = sip_call_ids(call);
+        refresh_participants(call, number);
         let Some(recording) = call.recording(number) else {
             return;
         };
-        recording.object.participants = participants;
-        recording.object.sip_call_ids = ids;
         self.events
             .publish(kind, now.utc, &Subject::Recording(&recording.object));
         self.writes.push(CatalogWrite::Recording(recording.clone()));
@@ -337,7 +335,7 @@ fn new_recording(call: &Call, now: &Moment) -> Recording {
         duration_ms: 0,
         paused_ms: 0,
         pauses: Vec::new(),
-        participants: participants(call),
+        participants: participants(call, now.utc),
         verdict: None,
         receipt: None,
         tenant: call.object.tenant.clone(),
@@ -356,35 +354,48 @@ fn sip_call_ids(call: &Call) -> Vec<String> {
         .collect()
 }
 
-fn participants(call: &Call) -> Vec<object::Participant> {
-    let one = |role, uri: &str, channel| object::Participant {
-        role,
-        uri: uri.to_owned(),
-        name: String::new(),
-        from_ms: 0,
-        to_ms: None,
-        channel,
-    };
-    vec![
-        one(Role::Caller, &call.object.caller_uri, 0),
-        one(Role::Callee, &call.object.callee_uri, 1),
-    ]
+/// Who took part since a recording began, in the order of joining.
+fn participants(call: &Call, started_at: Timestamp) -> Vec<object::Participant> {
+    call.parties
+        .iter()
+        .filter(|party| party.to.is_none_or(|left| left.0 > started_at.0))
+        .map(|party| object::Participant {
+            role: party.role,
+            uri: party.uri.clone(),
+            name: String::new(),
+            from_ms: party.from.ms_since(started_at),
+            to_ms: party.to.map(|left| left.ms_since(started_at)),
+            channel: party.side,
+        })
+        .collect()
 }
 
-fn participant_facts(call: &Call) -> Vec<ParticipantFact> {
-    participants(call)
-        .into_iter()
-        .map(|one| ParticipantFact {
-            role: one.role.name().to_owned(),
-            uri: one.uri,
-            name: one.name,
-            channel: one.channel,
-            from: call.object.started_at.to_string(),
-            to: call
-                .object
-                .ended_at
-                .map(|at| at.to_string())
-                .unwrap_or_default(),
+/// Notes who takes part in a recording.
+pub(super) fn refresh_participants(call: &mut Call, number: u64) {
+    let started_at = call.recording(number).map(|one| one.object.started_at);
+    let Some(started_at) = started_at else {
+        return;
+    };
+    let (participants, ids) = (participants(call, started_at), sip_call_ids(call));
+    if let Some(recording) = call.recording(number) {
+        recording.object.participants = participants;
+        recording.object.sip_call_ids = ids;
+    }
+}
+
+/// Everybody who took part in the call, for its recordings' facts.
+pub(super) fn participant_facts(call: &Call) -> Vec<ParticipantFact> {
+    let ended = call.object.ended_at;
+    let text = |at: Timestamp| at.to_string();
+    call.parties
+        .iter()
+        .map(|party| ParticipantFact {
+            role: party.role.name().to_owned(),
+            uri: party.uri.clone(),
+            name: String::new(),
+            channel: party.side,
+            from: text(party.from),
+            to: party.to.or(ended).map(text).unwrap_or_default(),
         })
         .collect()
 }

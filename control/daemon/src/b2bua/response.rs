@@ -7,10 +7,10 @@ use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
 use trunkline_sn3::facts::CallChange;
 
-use super::headers;
-use super::{B2bua, ClientUse};
+use super::{B2bua, ClientUse, headers, session};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
+use crate::call::transfer::News;
 use crate::call::{Call, Failure, Phase, Step};
 use crate::clock::Moment;
 
@@ -27,6 +27,23 @@ impl B2bua {
         match client {
             ClientUse::Invitation => self.on_invite_response(call, tx, response, path, now),
             ClientUse::Passage(far) => self.on_passage_response(call, tx, far, response, now),
+            ClientUse::Notify if response.is_final() => {
+                self.on_notify_answered(call, tx, response.status, now);
+            }
+            ClientUse::Departure if response.is_final() => self.on_departed(call, tx, now),
+            ClientUse::Notify | ClientUse::Departure => {}
+            ClientUse::OwnOffer(side) => {
+                self.on_own_offer_response(call, tx, side, response, now);
+            }
+            ClientUse::Refresh(side) => self.on_refreshed(call, tx, side, &response, now),
+            ClientUse::Digit(_) => {
+                if response.is_final() {
+                    self.clients.remove(&tx);
+                }
+            }
+            ClientUse::Consultation { call: other, side } => {
+                self.on_consulted(call, tx, other, side, response, now);
+            }
             ClientUse::Bye(side) => {
                 if response.is_final() {
                     call.leg_mut(side).over = true;
@@ -80,8 +97,9 @@ impl B2bua {
         });
         if rings {
             call.object.state = CallState::Ringing;
-            call.object.legs[1].state = CallState::Ringing;
+            call.object_leg(Side::Callee).state = CallState::Ringing;
             self.publish_call(EventKind::CallRinging, call, now);
+            self.report(call, News::Ringing(180));
         }
         // An offer in an unreliable provisional is none (RFC 3261 section 13.2.1).
         if has_sdp && may_play {
@@ -100,6 +118,10 @@ impl B2bua {
     fn arm_early(&mut self, call: &mut Call, client: ClientTx, response: Response, now: &Moment) {
         if let Some(invitation) = &mut call.invitation {
             invitation.early = Some(client);
+        }
+        if call.transfer_of.is_some() {
+            // The party that is to be transferred still hears the other.
+            return;
         }
         if call.route.record && self.config.recording.early_media && call.recordings.is_empty() {
             self.start_recording(call, None, now);
@@ -168,7 +190,9 @@ impl B2bua {
         let Some(invitation) = &call.invitation else {
             return;
         };
-        let server = invitation.server;
+        let Some(server) = invitation.server else {
+            return;
+        };
         let Some(dialog) = &mut call.legs[Side::Caller as usize].dialog else {
             return;
         };
@@ -181,7 +205,8 @@ impl B2bua {
         } else {
             ours.headers.set("Server", headers::SERVER);
         }
-        if (200..300).contains(&status) {
+        let accepted = (200..300).contains(&status);
+        if accepted {
             ours.headers.set("Allow", headers::allow(&call.route));
         }
         match sdp {
@@ -189,6 +214,10 @@ impl B2bua {
             None => ours.set_content_length(),
         }
         dialog.sent_response(&invitation.request, status);
+        if accepted {
+            let leg = &mut call.legs[Side::Caller as usize];
+            session::confirm(leg, &invitation.request, &mut ours, now);
+        }
         self.respond(server, ours, now);
     }
 
@@ -209,10 +238,15 @@ impl B2bua {
         let elsewhere = Some(headers::ANSWERED_ELSEWHERE);
         self.cancel_branches(call, elsewhere, |one| one.client != tx, now);
         let early = call.invitation.as_ref().and_then(|one| one.early);
-        if early.is_some_and(|early| early != tx) {
+        let other = early.is_some_and(|early| early != tx);
+        // What the caller was told of an earlier target stands until it has acknowledged the answer (RFC
+        // 6337 section 3.1.1).
+        let told = call.negotiation.sent(Side::Caller).map(str::to_owned);
+        if other {
             call.negotiation.reopen();
         }
         self.adopt(call, index);
+        session::agreed(call.leg_mut(Side::Callee), &response, now);
         if let Some(invitation) = &mut call.invitation {
             invitation.client = Some(tx);
         }
@@ -239,6 +273,9 @@ impl B2bua {
             }
         }
         call.offerer = Side::Caller;
+        if let Some(told) = told.filter(|_| early.is_some()) {
+            call.negotiation.keep_told(Side::Caller, told);
+        }
         let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
         self.arm_answer(call, response, sdp, now);
     }
@@ -251,6 +288,9 @@ impl B2bua {
         sdp: Option<String>,
         now: &Moment,
     ) {
+        if call.transfer_of.is_some() {
+            return self.hand_over(call, &response, now);
+        }
         if call.route.record && call.recordings.is_empty() {
             self.start_recording(call, None, now);
         }
@@ -259,7 +299,13 @@ impl B2bua {
     }
 
     /// The far side accepted, but there is no call to be had from it.
-    fn accepted_badly(&mut self, call: &mut Call, response: &Response, why: &str, now: &Moment) {
+    pub(super) fn accepted_badly(
+        &mut self,
+        call: &mut Call,
+        response: &Response,
+        why: &str,
+        now: &Moment,
+    ) {
         self.acknowledge(call, response, None, now);
         self.fail_call(call, 500, why, now);
         self.send_bye(call, Side::Callee, Some(("SIP", 488, why)), now);
@@ -272,10 +318,10 @@ impl B2bua {
         let Ok(mut dialog) = Dialog::uac(&branch.sent, response) else {
             return;
         };
-        let known = call.legs[1]
-            .dialog
-            .as_ref()
-            .is_some_and(|ours| ours.id() == dialog.id());
+        let known = call.legs.iter().any(|leg| {
+            let ours = leg.dialog.as_ref();
+            ours.is_some_and(|ours| ours.id() == dialog.id())
+        });
         if known {
             return;
         }
@@ -359,8 +405,8 @@ impl B2bua {
         call.object.answered_at = Some(now.utc);
         call.object.sip_code = Some(response.status);
         call.object.state = CallState::Active;
-        for leg in &mut call.object.legs {
-            leg.state = CallState::Active;
+        for side in Side::BOTH {
+            call.object_leg(side).state = CallState::Active;
         }
         self.note_codecs(call);
         self.note_hold(call, now);
@@ -418,6 +464,9 @@ impl B2bua {
         if call.phase != Phase::Inviting || !wanted {
             return self.note_branches_over(call);
         }
+        if response.status == 422 && self.ask_for_longer(call, index, &response, now) {
+            return;
+        }
         let failure = Failure {
             status: response.status,
             response: Some(response),
@@ -449,6 +498,16 @@ impl B2bua {
                 ClientUse::Invitation => b2bua.branch_unanswered(call, tx, status, now),
                 ClientUse::Passage(_) => b2bua.on_passage_failure(call, tx, status, now),
                 ClientUse::Bye(side) => call.leg_mut(side).over = true,
+                ClientUse::Notify => b2bua.on_notify_answered(call, tx, status, now),
+                ClientUse::Departure => b2bua.on_departed(call, tx, now),
+                ClientUse::OwnOffer(side) => {
+                    b2bua.own_offer_unanswered(call, tx, side, status, now);
+                }
+                ClientUse::Refresh(side) => b2bua.refresh_unanswered(call, side, 408, now),
+                ClientUse::Digit(_) => {}
+                ClientUse::Consultation { .. } => {
+                    b2bua.consultation_unanswered(call, tx, status, now);
+                }
             }
         });
     }
@@ -468,10 +527,12 @@ impl B2bua {
             let first = call
                 .invitation
                 .as_ref()
-                .is_some_and(|one| Some(one.server) == invite);
+                .is_some_and(|one| one.server.is_some() && one.server == invite);
             if first {
                 b2bua.on_first_ack(call, request, now);
-            } else if let Some(side) = side {
+            } else if let Some(side) = side
+                && !b2bua.on_newcomer_ack(call, side, now)
+            {
                 b2bua.on_later_ack(call, side, request, now);
             }
         });
@@ -484,6 +545,7 @@ impl B2bua {
         let (waits, reason) = (std::mem::take(&mut leg.bye_waits), leg.bye_reason.take());
         let invitation = call.invitation.take();
         let winner = invitation.as_ref().and_then(|one| one.client);
+        let rang_early = invitation.as_ref().is_some_and(|one| one.early.is_some());
         // What other forks of them still answer is to be refused.
         call.branches
             .retain(|one| !one.over || Some(one.client) == winner);
@@ -498,6 +560,10 @@ impl B2bua {
         }
         if waits {
             self.send_bye_with(call, Side::Caller, reason, now);
+        }
+        let settled = call.invitation.is_none() && !call.negotiation.is_pending();
+        if rang_early && settled && call.negotiation.must_retell(Side::Caller) {
+            self.realign(call, Side::Caller, now);
         }
         self.release_waiting(call, now);
     }
@@ -552,7 +618,7 @@ impl B2bua {
     pub(super) fn note_codecs(&self, call: &mut Call) {
         for side in Side::BOTH {
             let codec = call.negotiation.agreed_codec(side);
-            call.object.legs[side as usize].codec = codec;
+            call.object_leg(side).codec = codec;
         }
     }
 

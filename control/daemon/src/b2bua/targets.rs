@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use trunkline_config::{Host, Next, Route, SipTarget};
 use trunkline_link::message::Side;
-use trunkline_sip::message::{Method, NameAddr, Request, Scheme, Uri, bracketed};
+use trunkline_sip::dialog::SessionPolicy;
+use trunkline_sip::message::{
+    Headers, Method, NameAddr, Request, Response, Scheme, Uri, bracketed,
+};
 use trunkline_sip::transaction::{ClientTx, Path, Target, Transport};
 
 use super::headers;
 use super::invite::Refused;
-use super::{B2bua, ClientUse, Lookup};
+use super::{B2bua, ClientUse, Lookup, session};
 use crate::call::negotiation::Heard;
 use crate::call::{Branch, Call, Destination, Failure, Leg, Phase, Step};
 use crate::clock::Moment;
@@ -40,6 +43,11 @@ pub(super) fn groups(route: &Route, request: &Request, path: Path) -> Result<Gro
         if !usable.is_empty() {
             groups.push_back(usable);
         }
+    }
+    let breadth = max_breadth(&request.headers).unwrap_or(u32::MAX);
+    let widest = groups.iter().map(Vec::len).max().unwrap_or(0);
+    if u32::try_from(widest).unwrap_or(u32::MAX) > breadth {
+        return Err((440, Vec::new()));
     }
     match groups.is_empty() {
         true => Err(refused),
@@ -226,6 +234,10 @@ impl B2bua {
             return self.fail_call(call, error.status(), &error.to_string(), now);
         }
         call.leg_mut(Side::Callee).remote = first;
+        if call.transfer_of.is_some() {
+            // Its ports are those of the call that it rings for.
+            return self.ring(call, now);
+        }
         call.media.open = call.negotiation.wanted_media(&[]);
         let command = call.media.open_command();
         let then = Box::new(Step::Invite);
@@ -241,8 +253,10 @@ impl B2bua {
             None => return,
         };
         call.phase = Phase::Inviting;
+        call.at_once = group.len();
         for destination in group {
-            if let Err(why) = self.send_invite(call, &destination, sdp.as_deref(), now) {
+            let policy = SessionPolicy::default();
+            if let Err(why) = self.send_invite(call, &destination, sdp.as_deref(), policy, now) {
                 note_failure(call, local(503, why));
             }
         }
@@ -260,6 +274,7 @@ impl B2bua {
         call: &mut Call,
         destination: &Destination,
         sdp: Option<&str>,
+        policy: SessionPolicy,
         now: &Moment,
     ) -> Result<(), &'static str> {
         let remote = destination.address.ok_or("no address")?;
@@ -271,21 +286,14 @@ impl B2bua {
         if interface != Some(call.media.interface[1]) {
             return Err("the target's media would need another interface");
         }
-        let (request, contact) = self
+        let (mut request, contact) = self
             .build_invite(call, destination, local, sdp)
             .ok_or("the INVITE cannot be built")?;
         let leg = Leg {
-            dialog: None,
-            transport,
-            flow,
-            local,
-            remote,
-            contact,
-            acknowledged: true,
-            bye_waits: false,
-            bye_reason: None,
-            over: false,
+            session_policy: policy,
+            ..Leg::new(transport, flow, local, remote, contact)
         };
+        session::propose(&leg, &mut request);
         let target = Target::new(transport, flow, local, remote);
         let client = self
             .endpoint
@@ -296,6 +304,7 @@ impl B2bua {
             client,
             sent: request,
             leg,
+            destination: destination.clone(),
             proceeding: false,
             cancelled: false,
             over: false,
@@ -308,13 +317,11 @@ impl B2bua {
     /// What the API shows of the callee's leg while it has no dialog.
     fn show(&self, call: &mut Call, index: usize) {
         let branch = &call.branches[index];
-        let leg = &mut call.object.legs[Side::Callee as usize];
-        leg.sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
-        leg.peer = format!(
-            "{}:{}",
-            branch.leg.transport.param_name(),
-            branch.leg.remote
-        );
+        let sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
+        let transport = branch.leg.transport.param_name();
+        let peer = format!("{transport}:{}", branch.leg.remote);
+        let leg = call.object_leg(Side::Callee);
+        (leg.sip_call_id, leg.peer) = (sip_call_id, peer);
     }
 
     /// The branch is whom the caller hears: the callee's leg is its.
@@ -351,6 +358,7 @@ impl B2bua {
         let hops = received.headers.max_forwards().ok().flatten();
         let hops = hops.unwrap_or(70).min(255);
         let call_id = self.endpoint.new_call_id(&bracketed(&ours));
+        let breadth = max_breadth(&received.headers);
         let mut request = Request::new(Method::Invite, destination.uri.clone())
             .with("Max-Forwards", hops.saturating_sub(1).to_string())
             .with("From", our_from.to_string())
@@ -359,6 +367,17 @@ impl B2bua {
             .with("CSeq", "1 INVITE")
             .with("Contact", NameAddr::new(contact.clone()).to_string());
         headers::cross_request(received, &mut request, &call.route);
+        if call.transfer_of.is_some() {
+            for name in ["Replaces", "Require"] {
+                request.headers.copy(&received.headers, name);
+            }
+        }
+        // Each of those rung at once gets its part (RFC 5393 section 5.3).
+        if let Some(breadth) = breadth {
+            let at_once = u32::try_from(call.at_once.max(1)).unwrap_or(1);
+            let share = (breadth / at_once).max(1);
+            request.headers.set("Max-Breadth", share.to_string());
+        }
         headers::set_headers(&mut request, &call.route.header_policy);
         if hide {
             headers::make_anonymous(&mut request, &tag);
@@ -368,6 +387,28 @@ impl B2bua {
             None => request.set_content_length(),
         }
         Some((request, contact))
+    }
+
+    /// A target finds our session timer too short: it is asked again, once, with the one it wants (RFC
+    /// 4028 section 7.4). False when that leads nowhere.
+    pub(super) fn ask_for_longer(
+        &mut self,
+        call: &mut Call,
+        index: usize,
+        response: &Response,
+        now: &Moment,
+    ) -> bool {
+        let branch = &call.branches[index];
+        let first = branch.leg.session_policy == SessionPolicy::default();
+        let policy = branch.leg.session_policy.after_422(response);
+        let Some(policy) = policy.filter(|_| first) else {
+            return false;
+        };
+        let destination = branch.destination.clone();
+        let body = branch.sent.body.clone();
+        let sdp = (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into_owned());
+        self.send_invite(call, &destination, sdp.as_deref(), policy, now)
+            .is_ok()
     }
 
     /// A target refused, or is known not to answer.
@@ -467,6 +508,11 @@ impl B2bua {
         self.cancel_branches(call, Some(&reason), choose, now);
         self.branch_failed(call, local(status, why), now);
     }
+}
+
+/// How many targets a request may still be sent to at once (RFC 5393 section 5); `None` = not said.
+pub(super) fn max_breadth(headers: &Headers) -> Option<u32> {
+    headers.get("Max-Breadth")?.trim().parse().ok()
 }
 
 /// A failure that we found out ourselves.

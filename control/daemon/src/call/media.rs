@@ -39,6 +39,25 @@ impl Media {
         }
     }
 
+    /// The same session as the callee's side of a call that rings who is to take `leaving`'s place.
+    /// The dataplane is not told of it.
+    pub fn for_newcomer(&self, leaving: Side) -> Self {
+        let turned = |pair: [u16; 2]| match leaving {
+            Side::Callee => pair,
+            Side::Caller => [pair[1], pair[0]],
+        };
+        let interface = turned(self.interface.map(u16::from));
+        let media = self.open.iter().map(|open| MediaOpen {
+            ports: turned(open.ports),
+            ..*open
+        });
+        Self {
+            interface: interface.map(|index| u8::try_from(index).unwrap_or(0)),
+            open: media.collect(),
+            ..Self::new(self.session, self.interface, self.media_timeout_ms)
+        }
+    }
+
     /// Asks for ports, or for more of them.
     pub fn open_command(&self) -> Command {
         Command::SessionOpen(SessionOpen {

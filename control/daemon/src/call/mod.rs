@@ -3,6 +3,7 @@
 pub mod media;
 pub mod negotiation;
 pub mod recording;
+pub mod transfer;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use trunkline_config::Route;
 use trunkline_link::message::Side;
 use trunkline_sinks::object::{self, EndedBy};
-use trunkline_sip::dialog::Dialog;
+use trunkline_sip::dialog::{Dialog, SessionPolicy, SessionTimer};
 use trunkline_sip::message::{Request, Response, Uri};
 use trunkline_sip::transaction::{ClientTx, FlowId, ServerTx, Target, Transport};
 
@@ -21,6 +22,7 @@ use crate::api::handle::ActionError;
 use media::Media;
 use negotiation::{Heard, Negotiation};
 use recording::Recording;
+use transfer::{Departing, OwnOffer, Party, Subscription, Transfer};
 
 /// Holds that are told apart in one call.
 const HOLDS_MAX: usize = 64;
@@ -63,9 +65,49 @@ pub struct Leg {
     pub bye_reason: Option<String>,
     /// Nothing more is expected of it.
     pub over: bool,
+    /// What its peer is told of the transfer that it asked for.
+    pub subscription: Option<Subscription>,
+    /// Its session timer.
+    pub session: Option<SessionTimer>,
+    /// What we ask of its session timer.
+    pub session_policy: SessionPolicy,
+    /// Its peer takes UPDATE.
+    pub takes_update: bool,
 }
 
 impl Leg {
+    /// A leg without a dialog yet.
+    pub fn new(
+        transport: Transport,
+        flow: Option<FlowId>,
+        local: SocketAddr,
+        remote: SocketAddr,
+        contact: Uri,
+    ) -> Self {
+        Self {
+            dialog: None,
+            transport,
+            flow,
+            local,
+            remote,
+            contact,
+            acknowledged: true,
+            bye_waits: false,
+            bye_reason: None,
+            over: false,
+            subscription: None,
+            session: None,
+            session_policy: SessionPolicy::default(),
+            takes_update: false,
+        }
+    }
+
+    /// Whether its peer waits for nothing more from us.
+    pub fn is_done(&self) -> bool {
+        let told = |one: &Subscription| one.over;
+        self.over && self.subscription.as_ref().is_none_or(told)
+    }
+
     /// The target for an in-dialog request: the next hop where it is an address, else where the
     /// leg's signalling came from.
     pub fn target(&self) -> Target {
@@ -109,6 +151,8 @@ pub struct Branch {
     pub sent: Request,
     /// How its messages travel; the callee's leg if it wins.
     pub leg: Leg,
+    /// Where it was sent to.
+    pub destination: Destination,
     /// A provisional response has come.
     pub proceeding: bool,
     /// We gave up on it: a 2xx is acknowledged and ended by BYE.
@@ -150,8 +194,8 @@ impl Failure {
 /// The caller's INVITE while it has no final response, and what becomes of it.
 #[derive(Debug)]
 pub struct Invitation {
-    /// The caller's transaction.
-    pub server: ServerTx,
+    /// The caller's transaction; `None` = it is we who call.
+    pub server: Option<ServerTx>,
     /// The caller's INVITE.
     pub request: Request,
     /// Groups of targets not tried yet.
@@ -170,6 +214,29 @@ pub struct Invitation {
     pub accepted: Option<Response>,
     /// The transaction whose SDP was passed to the caller in a provisional response.
     pub early: Option<ClientTx>,
+}
+
+impl Invitation {
+    /// Of an INVITE whose targets are known and not tried.
+    pub fn new(
+        server: Option<ServerTx>,
+        request: Request,
+        groups: VecDeque<Vec<Destination>>,
+        late_offer: bool,
+    ) -> Self {
+        Self {
+            server,
+            request,
+            groups,
+            group: Vec::new(),
+            reroutes: true,
+            failure: None,
+            client: None,
+            late_offer,
+            accepted: None,
+            early: None,
+        }
+    }
 }
 
 /// A re-INVITE, UPDATE or other request on its way from one side to the other.
@@ -260,6 +327,20 @@ pub enum Step {
         /// SDP for the side that offered.
         sdp: Option<String>,
     },
+    /// The newcomer's media is armed: it is bridged.
+    Transferred {
+        /// What is owed to the newcomer, and to the party that stayed.
+        owed: Box<transfer::Owed>,
+    },
+    /// A party took what we offered by ourselves: acknowledge it.
+    Realigned {
+        /// Which party.
+        side: Side,
+        /// Our re-INVITE.
+        client: ClientTx,
+        /// Its CSeq number.
+        sequence: u32,
+    },
     /// A recording's start was asked for.
     RecordingStarted {
         /// Its number.
@@ -342,9 +423,91 @@ pub struct Call {
     pub clients: Vec<ClientTx>,
     /// Server transactions that lead back to this call.
     pub servers: Vec<ServerTx>,
+    /// Who takes part, in the order of joining, with those that left.
+    pub parties: Vec<Party>,
+    /// Which of the object's legs each side has.
+    pub shown: [usize; 2],
+    /// The transfer under way.
+    pub transfer: Option<Transfer>,
+    /// The call whose transfer this one rings the target of. Such a call is shown to nobody.
+    pub transfer_of: Option<u64>,
+    /// Legs that were transferred away and are not over.
+    pub departing: Vec<Departing>,
+    /// What we offer a side by ourselves, at most one at a time.
+    pub own_offer: Option<OwnOffer>,
+    /// The call whose attended transfer is about to take a party of this one.
+    pub consulted_by: Option<u64>,
+    /// How many targets are rung at once.
+    pub at_once: usize,
+    /// Which sides asked that their identity stays in the trust domain.
+    pub private: [bool; 2],
 }
 
 impl Call {
+    /// A call in the phase [`Phase::Preparing`], of which nothing else is known.
+    pub fn new(
+        key: u64,
+        object: object::Call,
+        route: Arc<Route>,
+        legs: [Leg; 2],
+        media: Media,
+        negotiation: Negotiation,
+    ) -> Self {
+        let parties = Party::first_two(&object);
+        Self {
+            key,
+            object,
+            route,
+            phase: Phase::Preparing,
+            legs,
+            media,
+            negotiation,
+            offerer: Side::Caller,
+            invitation: None,
+            branches: Vec::new(),
+            waiting: Vec::new(),
+            exchange: None,
+            passages: Vec::new(),
+            offer: None,
+            batches: Vec::new(),
+            recordings: Vec::new(),
+            answered_mono_ns: 0,
+            held_since_ns: None,
+            holds: Vec::new(),
+            connect_deadline: None,
+            ring_deadline: None,
+            duration_deadline: None,
+            end_deadline: None,
+            closed: false,
+            announced: false,
+            scheduled: None,
+            next_batch: 1,
+            clients: Vec::new(),
+            servers: Vec::new(),
+            parties,
+            shown: [0, 1],
+            transfer: None,
+            transfer_of: None,
+            departing: Vec::new(),
+            own_offer: None,
+            consulted_by: None,
+            at_once: 1,
+            private: [false; 2],
+        }
+    }
+
+    /// What the API shows of a side's leg.
+    pub fn object_leg(&mut self, side: Side) -> &mut object::Leg {
+        let index = self.shown[side as usize].min(self.object.legs.len() - 1);
+        &mut self.object.legs[index]
+    }
+
+    /// All legs: both sides', then those that are leaving.
+    pub fn all_legs(&mut self) -> impl Iterator<Item = &mut Leg> {
+        let departing = self.departing.iter_mut().map(|one| &mut one.leg);
+        self.legs.iter_mut().chain(departing)
+    }
+
     /// The leg of a side.
     pub fn leg(&self, side: Side) -> &Leg {
         &self.legs[side as usize]
@@ -358,15 +521,21 @@ impl Call {
     /// When something is due.
     pub fn deadline(&self) -> Option<Instant> {
         let batches = self.batches.iter().map(|batch| batch.deadline);
+        let departing = self.departing.iter().filter_map(|one| one.deadline);
+        let sessions = self.legs.iter().filter(|leg| !leg.over);
+        let sessions = sessions.filter_map(|leg| leg.session.as_ref()?.poll_timeout());
         [
             self.connect_deadline,
             self.ring_deadline,
             self.duration_deadline,
             self.end_deadline,
+            self.own_offer.as_ref().map(|offer| offer.due),
         ]
         .into_iter()
         .flatten()
         .chain(batches)
+        .chain(departing)
+        .chain(sessions)
         .min()
     }
 

@@ -37,9 +37,41 @@ impl Heard {
         Self::parse(&trunkline_sdp::keep_codecs(bytes, codecs)?)
     }
 
+    /// The same, of which only these audio codecs count (all, if none is named).
+    pub fn kept(self, codecs: &[String]) -> Result<Self, SdpError> {
+        Self::parse_for(&self.bytes, codecs)
+    }
+
     /// Whether this side holds the call.
     pub fn is_held(&self) -> bool {
         self.description.is_held()
+    }
+
+    /// The same without the hold that the other side had asked for: where this one only received or
+    /// rested in answer to it, it does both again.
+    fn resumed(&self) -> Self {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let lines = text.lines().map(|line| match line.trim_end() {
+            "a=recvonly" | "a=inactive" => "a=sendrecv",
+            other => other,
+        });
+        let text: String = lines.flat_map(|line| [line, "\r\n"]).collect();
+        Self::parse(text.as_bytes()).unwrap_or_else(|_| self.clone())
+    }
+
+    /// The same with as many m-lines as a description sent earlier, the missing ones disabled (RFC
+    /// 3264 section 8: m-lines never go away).
+    fn padded(&self, earlier: &str) -> Self {
+        let Ok(earlier) = Description::parse(earlier.as_bytes()) else {
+            return self.clone();
+        };
+        let mut bytes = self.bytes.clone();
+        for media in earlier.media.iter().skip(self.description.media.len()) {
+            let formats = media.formats.join(" ");
+            let line = format!("m={} 0 {} {formats}\r\n", media.kind, media.protocol_text);
+            bytes.extend_from_slice(line.as_bytes());
+        }
+        Self::parse(&bytes).unwrap_or_else(|_| self.clone())
     }
 
     /// The first audio line's address family, where it is an address.
@@ -236,6 +268,120 @@ impl Negotiation {
                 party.heard = None;
             }
         }
+    }
+
+    /// A newcomer is to have `leaving`'s place. It is offered what the side that stays said: the
+    /// negotiation with it, of which it is the callee, and that offer. `met` is its negotiation in
+    /// another call, and its side there, when it has one.
+    pub fn for_newcomer(&self, leaving: Side, met: Option<(&Self, Side)>) -> Option<(Self, Heard)> {
+        let stays = self.heard(leaving.other())?;
+        let mut offer = match self.heard(leaving) {
+            Some(left) if left.is_held() => stays.resumed(),
+            _ => stays.clone(),
+        };
+        let fresh = || Party {
+            heard: None,
+            origin: OriginState::new(rand::random()),
+            sent: None,
+        };
+        let mut newcomer = fresh();
+        if let Some((theirs, side)) = met {
+            let known = &theirs.parties[side as usize];
+            newcomer.origin = known.origin.clone();
+            offer = offer.padded(known.sent.as_deref().unwrap_or_default());
+        }
+        let negotiation = Self {
+            plan: self.plan.clone(),
+            parties: [fresh(), newcomer],
+            pending: None,
+        };
+        Some((negotiation, offer))
+    }
+
+    /// The call's negotiation once the newcomer of [`Self::for_newcomer`] has a side's place.
+    pub fn with_newcomer(&self, side: Side, newcomer: &Self) -> Self {
+        let mut next = self.clone();
+        next.withdraw();
+        next.plan = newcomer.plan.clone();
+        next.parties[side as usize] = newcomer.parties[Side::Callee as usize].clone();
+        next
+    }
+
+    /// The same with a side about which nothing is known yet.
+    pub fn without(&self, side: Side) -> Self {
+        let mut next = self.clone();
+        next.withdraw();
+        next.parties[side as usize] = Party {
+            heard: None,
+            origin: OriginState::new(rand::random()),
+            sent: None,
+        };
+        next
+    }
+
+    /// A side keeps believing what it was told before.
+    pub fn keep_told(&mut self, side: Side, told: String) {
+        self.parties[side as usize].sent = Some(told);
+    }
+
+    /// Whether a side takes digits by telephone-event.
+    pub fn takes_digits(&self, side: Side) -> bool {
+        let media = self
+            .heard(side)
+            .map_or(&[][..], |heard| &heard.description.media);
+        let events = |media: &trunkline_sdp::Media| {
+            let payloads = media.payloads.iter();
+            let found = |one: &trunkline_sdp::PayloadType| one.codec == Codec::TelephoneEvent;
+            media.port != 0 && payloads.into_iter().any(found)
+        };
+        media.iter().any(events)
+    }
+
+    /// Whether what a side was told no longer says what the other side takes and does.
+    pub fn must_retell(&self, to: Side) -> bool {
+        let told = self.sent(to).map(str::as_bytes).map(Description::parse);
+        let (Some(Ok(told)), Some(own), Some(says)) =
+            (told, self.heard(to), self.heard(to.other()))
+        else {
+            return true;
+        };
+        let media = self.plan.media().iter();
+        media.map(|planned| planned.line).any(|line| {
+            let at = |one: &Description| one.media.get(line).filter(|m| m.port != 0).cloned();
+            match (at(&told), at(&says.description)) {
+                (None, None) => false,
+                (Some(told), Some(says)) => {
+                    told.direction() != says.direction()
+                        || !fits(&told, &says, at(&own.description).as_ref())
+                }
+                _ => true,
+            }
+        })
+    }
+
+    /// Offers what a side said last to the other side once more.
+    pub fn offer_again(&mut self, from: Side) -> Option<()> {
+        let offer = self.heard(from)?.clone();
+        let told_before = self.sent(from.other()).map(str::to_owned);
+        self.pending = Some(Pending {
+            from,
+            offer,
+            told_before,
+        });
+        Some(())
+    }
+
+    /// Takes in the answer to an offer that nobody waits for but us.
+    pub fn hear_answer(&mut self, answer: Heard) -> Result<(), SdpError> {
+        let Some(pending) = &self.pending else {
+            return Err(SdpError::AnswerMismatch("nothing was offered"));
+        };
+        let lines = pending.offer.description.media.len();
+        trunkline_sdp::judge_answer(&answer.description, lines)?;
+        let to = pending.from.other();
+        self.parties[to as usize].heard = Some(answer);
+        self.pending = None;
+        Ok(())
     }
 
     /// The name of the first audio codec that a side may send, for display.
@@ -442,6 +588,25 @@ impl Negotiation {
             .ok()?;
         Some(negotiation)
     }
+}
+
+/// Whether all that a side was told to send is taken by the other: known by its number there, or by
+/// the number that the side itself gave it.
+fn fits(
+    told: &trunkline_sdp::Media,
+    says: &trunkline_sdp::Media,
+    own: Option<&trunkline_sdp::Media>,
+) -> bool {
+    let own = own.map_or(&[][..], |own| &own.payloads);
+    told.payloads
+        .iter()
+        .filter(|one| one.codec != Codec::ComfortNoise)
+        .all(|one| {
+            let same = |other: &trunkline_sdp::PayloadType| other.same_encoding(one);
+            let numbered = |other: &trunkline_sdp::PayloadType| other.pt == one.pt && same(other);
+            let known = says.payloads.iter().any(numbered) || own.iter().any(numbered);
+            known && says.payloads.iter().any(same)
+        })
 }
 
 fn ports(plan: &MediaPlan, offer: &Description, media: &Media, to: Side) -> Vec<Option<u16>> {

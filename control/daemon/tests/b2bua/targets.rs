@@ -357,3 +357,99 @@ fn a_refer_is_passed_or_refused_by_the_route() {
         assert_eq!(world.only_call().state, CallState::Active);
     }
 }
+
+#[test]
+fn a_winner_with_other_codecs_than_the_early_target_is_told_of_after_the_answer() {
+    let mut world = World::new(IN_ORDER);
+    let two = sdp("127.0.0.1", 6000).replace("AVP 0 101", "AVP 0 8 101");
+    let alice = world.invite("sip:bob@127.0.0.1:5060", Some(&two));
+    world.run(50);
+    let first = world.bob.take_invite().unwrap();
+    world
+        .bob
+        .respond(&first, 183, Some(&sdp("127.0.0.1", 7000)), world.now());
+    world.run(50);
+    let early = world.alice.last_body(alice);
+    world.bob.respond(&first, 500, None, world.now());
+    world.run(50);
+    let second = world.carol.take_invite().unwrap();
+    let answer = sdp("127.0.0.1", 7001).replace("AVP 0 101", "AVP 8 101");
+    world
+        .carol
+        .respond(&second, 200, Some(&answer), world.now());
+    world.run(50);
+    // One early dialog has one answer; only the dataplane has moved on.
+    assert_eq!(world.alice.last_body(alice), early);
+    assert!(world.alice.take_invite().is_none());
+    world.alice.ack(alice, world.now());
+    world.run(50);
+    let again = world
+        .alice
+        .take_invite()
+        .expect("a re-INVITE after the answer");
+    let told = String::from_utf8_lossy(&again.request.body).into_owned();
+    assert!(told.contains("RTP/AVP 8 101"), "{told}");
+    let answer = sdp("127.0.0.1", 6000).replace("AVP 0 101", "AVP 8 101");
+    world.alice.respond(&again, 200, Some(&answer), world.now());
+    world.run(50);
+    assert_eq!(
+        (world.alice.acks, world.only_call().state),
+        (1, CallState::Active)
+    );
+}
+
+#[test]
+fn the_breadth_of_a_request_is_shared_by_those_that_ring_at_once() {
+    for (breadth, expected) in [("60", Some("30")), ("2", Some("1")), ("1", None)] {
+        let mut world = World::new(AT_ONCE);
+        let offer = sdp("127.0.0.1", 6000);
+        let headers = [("Max-Breadth", breadth)];
+        let alice = world.invite_with("sip:bob@127.0.0.1:5060", Some(&offer), &headers);
+        world.run(50);
+        match (world.bob.take_invite(), expected) {
+            (Some(invite), expected) => {
+                let given = invite.request.headers.get("Max-Breadth");
+                assert_eq!(given.as_deref(), expected);
+            }
+            (None, None) => assert_eq!(world.alice.statuses(alice), [440]),
+            (None, Some(_)) => panic!("nobody rings"),
+        }
+    }
+}
+
+#[test]
+fn digits_are_told_and_reach_a_party_without_telephone_event_by_info() {
+    let mut world = World::new(IN_ORDER);
+    let alice = call(&mut world);
+    let invite = world.bob.take_invite().unwrap();
+    let answer = sdp("127.0.0.1", 7000).replace("AVP 0 101", "AVP 0");
+    world.bob.respond(&invite, 200, Some(&answer), world.now());
+    world.run(50);
+    world.alice.ack(alice, world.now());
+    world.run(50);
+    world.digit(trunkline_link::message::Side::Caller, 11, 160);
+    world.run(50);
+    let info = world
+        .bob
+        .requests
+        .iter()
+        .find(|one| one.method == Method::Info);
+    let info = info.expect("bob hears of the digit");
+    assert_eq!(info.body, b"Signal=#\r\nDuration=160\r\n");
+    let kind = info.headers.get("Content-Type");
+    assert_eq!(kind.as_deref(), Some("application/dtmf-relay"));
+    // Alice takes telephone-event: what bob dials goes to her as it is.
+    world.digit(trunkline_link::message::Side::Callee, 5, 100);
+    world.run(50);
+    assert!(
+        world
+            .alice
+            .requests
+            .iter()
+            .all(|one| one.method != Method::Info)
+    );
+    assert_eq!(
+        world.events().iter().filter(|one| **one == "dtmf").count(),
+        2
+    );
+}

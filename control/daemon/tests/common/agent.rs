@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use trunkline_sip::dialog::Dialog;
+use trunkline_sip::dialog::{Dialog, DialogState};
 use trunkline_sip::message::{Method, Request, Response, Uri};
 use trunkline_sip::transaction::{
     self, ClientTx, Endpoint, Event, FlowId, Path, ServerTx, Target, Transport,
@@ -38,6 +38,8 @@ pub struct Agent {
     pub last_ack_body: String,
     pub last_bye_reason: String,
     pub last_cancel_reason: String,
+    /// It answers UPDATE with a session of so many seconds that the sender refreshes.
+    pub refreshes_for: Option<u32>,
     /// Other requests that came in.
     pub requests: Vec<Request>,
     name: &'static str,
@@ -72,6 +74,7 @@ impl Agent {
             last_bye_reason: String::new(),
             last_cancel_reason: String::new(),
             requests: Vec::new(),
+            refreshes_for: None,
             name,
             dialog: None,
             sent: Vec::new(),
@@ -123,6 +126,32 @@ impl Agent {
         for (name, value) in headers {
             request.headers.set(name, value);
         }
+        self.send(request, to, now)
+    }
+
+    /// A request outside any dialog.
+    pub fn outside(
+        &mut self,
+        method: Method,
+        to: SocketAddr,
+        headers: &[(&str, &str)],
+        now: Instant,
+    ) -> usize {
+        let cseq = format!("1 {method}");
+        let mut request = Request::new(method, format!("sip:{to}").parse().unwrap())
+            .with("Max-Forwards", "70")
+            .with(
+                "From",
+                format!("<sip:{}@{}>;tag={}", self.name, self.address, self.tag),
+            )
+            .with("To", format!("<sip:{to}>"))
+            .with("Call-ID", format!("outside-{}", self.sent.len()))
+            .with("CSeq", cseq)
+            .with("Contact", format!("<{}>", self.contact()));
+        for (name, value) in headers {
+            request.headers.set(name, value);
+        }
+        request.set_content_length();
         self.send(request, to, now)
     }
 
@@ -211,6 +240,17 @@ impl Agent {
         self.endpoint
             .cancel(now, self.sent[index].client, &[])
             .unwrap();
+    }
+
+    /// Gives up the request sent last.
+    pub fn cancel_last(&mut self, now: Instant) {
+        self.cancel(self.sent.len() - 1, now);
+    }
+
+    /// Replaces for somebody who is to take this agent's place.
+    pub fn replaces(&self) -> String {
+        let id = self.dialog.as_ref().unwrap().id();
+        id.to_replaces().to_string()
     }
 
     pub fn bye(&mut self, now: Instant) {
@@ -302,6 +342,10 @@ impl Agent {
 
     fn on_request(&mut self, tx: ServerTx, request: Request, now: Instant) {
         if request.method == Method::Invite {
+            let ended = |dialog: &Dialog| dialog.state() == DialogState::Terminated;
+            if request.headers.to_tag().is_none() && self.dialog.as_ref().is_some_and(ended) {
+                self.dialog = None;
+            }
             if let Some(dialog) = &mut self.dialog {
                 dialog.receive(&request).unwrap();
             }
@@ -322,6 +366,10 @@ impl Agent {
             Some(dialog) => dialog.response(&request, 200),
             None => Response::to(&request, 200),
         };
+        if let (Some(seconds), Method::Update) = (self.refreshes_for, &request.method) {
+            let value = format!("{seconds};refresher=uac");
+            response.headers.set("Session-Expires", value);
+        }
         response.set_content_length();
         let _ = self.endpoint.respond(now, tx, response);
     }

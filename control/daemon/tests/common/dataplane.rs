@@ -45,6 +45,11 @@ fn stream(side: Side) -> StreamReceipt {
 }
 
 impl Dataplane {
+    /// The session opened last.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
     pub fn take(&mut self, commands: Vec<(u64, Command)>, now_ns: u64) -> Vec<Event> {
         let mut events = Vec::new();
         for (request, command) in commands {
@@ -55,6 +60,14 @@ impl Dataplane {
     }
 
     fn one(&mut self, request: u64, command: Command, now_ns: u64, events: &mut Vec<Event>) {
+        // Which recording of which session a change is of.
+        let of = match &command {
+            Command::RecordingStart(start) => (start.session, start.recording),
+            Command::RecordingPause { session, recording }
+            | Command::RecordingResume { session, recording }
+            | Command::RecordingStop { session, recording } => (*session, *recording),
+            _ => (0, 0),
+        };
         let phase = match command {
             Command::SessionOpen(open) => {
                 if self.refuses_ports {
@@ -161,8 +174,8 @@ impl Dataplane {
                 self.phase = Some(phase);
                 events.push(Event::RecordingState {
                     request: if starts { 0 } else { request },
-                    session: self.session,
-                    recording: self.recording.unwrap_or(0),
+                    session: of.0,
+                    recording: of.1,
                     phase,
                     at_mono_ns: now_ns,
                     origin_mono_ns: self.origin,

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rand::{Rng, SeedableRng};
 use trunkline_config::Config;
 use trunkline_control::api::events::EventHub;
-use trunkline_control::api::handle::{ActionError, RecordingAction, Request};
+use trunkline_control::api::handle::{ActionError, RecordingAction, Request, TransferOrder};
 use trunkline_control::b2bua::{B2bua, CatalogWrite};
 use trunkline_control::clock::Moment;
 use trunkline_control::metrics::Metrics;
-use trunkline_link::message::{LegUpdate, Side};
+use trunkline_link::message::{Event, LegUpdate, Side};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::object::{Call, Recording};
+use trunkline_sip::message::Method;
 use trunkline_sip::transaction::{self, Endpoint, FlowId, Path, Transport};
 
 pub use agent::Agent;
@@ -42,6 +43,8 @@ pub struct World {
     pub alice: Agent,
     pub bob: Agent,
     pub carol: Agent,
+    /// Another telephone, for a consultation.
+    pub dave: Agent,
     pub dataplane: Dataplane,
     config: Arc<Config>,
     hub: EventHub,
@@ -104,6 +107,7 @@ impl World {
             alice: Agent::new("127.0.0.1:5080", "alice", seed + 1000),
             bob: Agent::new("127.0.0.1:5070", "bob", seed + 2000),
             carol: Agent::new("127.0.0.1:5071", "carol", seed + 3000),
+            dave: Agent::new("127.0.0.1:5072", "dave", seed + 4000),
             dataplane: Dataplane::default(),
             config,
             hub,
@@ -156,16 +160,24 @@ impl World {
         }
     }
 
+    fn agents(&mut self) -> [&mut Agent; 4] {
+        [
+            &mut self.alice,
+            &mut self.bob,
+            &mut self.carol,
+            &mut self.dave,
+        ]
+    }
+
     /// The next thing that happens before `end`.
     fn step(&mut self, end: Duration) -> bool {
         self.flush();
-        let timers = [
-            self.b2bua.poll_timeout(),
-            self.alice.endpoint.poll_timeout(),
-            self.bob.endpoint.poll_timeout(),
-            self.carol.endpoint.poll_timeout(),
-        ];
-        let timer = timers.into_iter().flatten().min();
+        let own = self.b2bua.poll_timeout();
+        let agents = self.agents();
+        let timers = agents
+            .into_iter()
+            .filter_map(|one| one.endpoint.poll_timeout());
+        let timer = timers.chain(own).min();
         let timer = timer.map(|at| at.saturating_duration_since(self.start));
         let arrival = self.wire.peek().map(|Reverse(first)| first.0);
         let Some(next) = [timer, arrival].into_iter().flatten().min() else {
@@ -182,9 +194,9 @@ impl World {
         } else {
             let now = self.moment();
             self.b2bua.handle_timeout(&now);
-            self.alice.timeout(now.instant);
-            self.bob.timeout(now.instant);
-            self.carol.timeout(now.instant);
+            for agent in self.agents() {
+                agent.timeout(now.instant);
+            }
         }
         self.flush();
         true
@@ -198,18 +210,13 @@ impl World {
             local: to,
             source: from,
         };
-        if to == self.alice.address {
-            self.alice.receive(path, bytes, now.instant);
-        } else if to == self.bob.address {
-            self.bob.receive(path, bytes, now.instant);
-        } else if to == self.carol.address {
-            self.carol.receive(path, bytes, now.instant);
-        } else {
-            self.b2bua
-                .endpoint
-                .handle_datagram(now.instant, path, bytes);
-            self.b2bua.handle_sip_events(&now);
+        if let Some(agent) = self.agents().into_iter().find(|one| one.address == to) {
+            return agent.receive(path, bytes, now.instant);
         }
+        self.b2bua
+            .endpoint
+            .handle_datagram(now.instant, path, bytes);
+        self.b2bua.handle_sip_events(&now);
     }
 
     fn flush(&mut self) {
@@ -227,14 +234,14 @@ impl World {
         while let Some(transmit) = self.b2bua.endpoint.poll_transmit() {
             self.transmit(ours, transmit.remote, &transmit.bytes);
         }
-        while let Some(transmit) = self.alice.endpoint.poll_transmit() {
-            self.transmit(self.alice.address, transmit.remote, &transmit.bytes);
+        let mut sent = Vec::new();
+        for agent in self.agents() {
+            while let Some(transmit) = agent.endpoint.poll_transmit() {
+                sent.push((agent.address, transmit));
+            }
         }
-        while let Some(transmit) = self.bob.endpoint.poll_transmit() {
-            self.transmit(self.bob.address, transmit.remote, &transmit.bytes);
-        }
-        while let Some(transmit) = self.carol.endpoint.poll_transmit() {
-            self.transmit(self.carol.address, transmit.remote, &transmit.bytes);
+        for (from, transmit) in sent {
+            self.transmit(from, transmit.remote, &transmit.bytes);
         }
         for write in self.b2bua.take_writes() {
             match write {
@@ -280,6 +287,13 @@ impl World {
         let now = self.now();
         self.alice
             .invite(uri, US.parse().unwrap(), sdp, headers, now)
+    }
+
+    /// A request of alice's outside any dialog.
+    pub fn outside(&mut self, method: Method, headers: &[(&str, &str)]) -> usize {
+        let now = self.now();
+        self.alice
+            .outside(method, US.parse().unwrap(), headers, now)
     }
 
     /// An answered call between the two.
@@ -332,6 +346,29 @@ impl World {
             .iter()
             .map(|event| event.kind.name())
             .collect()
+    }
+
+    /// The dataplane heard a digit in the only call.
+    pub fn digit(&mut self, side: Side, event: u8, duration_ms: u32) {
+        let now = self.moment();
+        let digit = Event::Digit {
+            session: self.dataplane.session(),
+            side,
+            event,
+            duration_ms,
+        };
+        self.b2bua.on_link_event(digit, &now);
+    }
+
+    /// An order of the operator's to transfer a call.
+    pub fn transfer(&mut self, call: &str, order: TransferOrder) -> Result<Call, ActionError> {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let now = self.moment();
+        let call = call.to_owned();
+        let request = Request::Transfer { call, order, reply };
+        self.b2bua.on_api_request(request, &now);
+        self.run(50);
+        answer.try_recv().expect("the order is answered")
     }
 
     pub fn act(&mut self, call: &str, action: RecordingAction) -> Result<Recording, ActionError> {

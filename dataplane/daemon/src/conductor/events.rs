@@ -77,6 +77,20 @@ impl Conductor {
                 };
                 self.on_learned(session, event, now_ns);
             }
+            WorkerEvent::Digit {
+                session,
+                side,
+                event,
+                duration_ms,
+            } => {
+                let digit = Event::Digit {
+                    session,
+                    side,
+                    event,
+                    duration_ms,
+                };
+                self.tell(digit, now_ns);
+            }
             WorkerEvent::MediaTimeout { session, side } => {
                 self.tell(Event::MediaTimeout { session, side }, now_ns);
             }

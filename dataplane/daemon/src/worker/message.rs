@@ -185,6 +185,13 @@ pub enum WorkerEvent {
         side: Side,
         continuity: Continuity,
     },
+    /// A side has dialled a digit.
+    Digit {
+        session: u64,
+        side: Side,
+        event: u8,
+        duration_ms: u32,
+    },
     /// A side has been silent for the media timeout.
     MediaTimeout { session: u64, side: Side },
     /// Answer to `ListSilent`: silent since `last_packet_ns` (or since it was added).

@@ -21,6 +21,7 @@ const ALARM: u16 = 111;
 const SNAPSHOT_SESSION: u16 = 112;
 const SNAPSHOT_END: u16 = 113;
 const FORK_PROGRESS: u16 = 114;
+const DIGIT: u16 = 115;
 
 /// Encodes an event into `out` (replaced).
 ///
@@ -88,6 +89,7 @@ pub fn encode_event(event: &Event, out: &mut Vec<u8>) -> Result<(), CodecError> 
         }
         Event::EndpointLearned { .. }
         | Event::SourceChanged { .. }
+        | Event::Digit { .. }
         | Event::MediaTimeout { .. } => write_media_event(writer, event),
         Event::RecordingState { .. }
         | Event::RecordingProgress { .. }
@@ -124,6 +126,18 @@ fn write_media_event(writer: &mut Writer<'_>, event: &Event) -> Result<(), Codec
             writer.u8(*media);
             writer.u8(*side as u8);
             parts::write_continuity(writer, continuity);
+        }
+        Event::Digit {
+            session,
+            side,
+            event,
+            duration_ms,
+        } => {
+            header(writer, DIGIT, 0);
+            writer.u64(*session);
+            writer.u8(*side as u8);
+            writer.u8(*event);
+            writer.u32(*duration_ms);
         }
         Event::MediaTimeout { session, side } => {
             header(writer, MEDIA_TIMEOUT, 0);
@@ -255,6 +269,12 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16, request: u64) -> Result<Event
             media: parts::media_index(reader)?,
             side: parts::side(reader)?,
             continuity: parts::read_continuity(reader)?,
+        },
+        DIGIT => Event::Digit {
+            session: reader.u64()?,
+            side: parts::side(reader)?,
+            event: reader.u8()?,
+            duration_ms: reader.u32()?,
         },
         MEDIA_TIMEOUT => Event::MediaTimeout {
             session: reader.u64()?,

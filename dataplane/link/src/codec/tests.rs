@@ -267,6 +267,14 @@ fn media_event() -> impl Strategy<Value = Event> {
                 continuity
             }
         ),
+        (any::<u64>(), side(), any::<u8>(), any::<u32>()).prop_map(
+            |(session, side, event, duration_ms)| Event::Digit {
+                session,
+                side,
+                event,
+                duration_ms
+            }
+        ),
         (any::<u64>(), side()).prop_map(|(session, side)| Event::MediaTimeout { session, side }),
         (
             any::<[u64; 3]>(),

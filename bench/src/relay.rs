@@ -8,7 +8,7 @@ use trunkline_rtpgen::wire::search::{Search, Window as Searched};
 
 use crate::contestant::{Contestant, Running, Stage};
 use crate::load::{Window, window};
-use crate::place::{Place, Rig};
+use crate::place::Rig;
 use crate::results::{Results, quantity};
 
 /// Part of packets whose loss is still none.
@@ -154,13 +154,19 @@ impl Bench<'_> {
     }
 
     fn cpu(&mut self, round: usize, rig: Rig, name: &str, running: &mut Running) -> Result<()> {
-        let before = cpu_ns(running, self.stage.place);
+        let place = self.stage.place;
+        let before = (running.process.cpu_ns(), place.kernel_cpu_ns());
         let Some(window) = self.measure(running, self.effort.rate)? else {
             return Ok(());
         };
-        let spent = cpu_ns(running, self.stage.place).saturating_sub(before);
-        let us = spent as f64 / 1000.0 / window.delivered.max(1) as f64;
-        eprintln!("  {} {us:.2} us a packet", describe("steady", &window));
+        let each = |ns: u64| ns as f64 / 1000.0 / window.delivered.max(1) as f64;
+        let own = each(running.process.cpu_ns().saturating_sub(before.0));
+        let kernel = each(place.kernel_cpu_ns().saturating_sub(before.1));
+        let us = own + kernel;
+        eprintln!(
+            "  {} {us:.2} us a packet, {kernel:.2} of it in kernel threads",
+            describe("steady", &window)
+        );
         if window.loss > LOSS_MAX {
             self.results.note(format!(
                 "{name} lost {:.2} % at {:.0} packets/s in the {} rig: its CPU a packet there is of what came through",
@@ -297,10 +303,6 @@ impl Bench<'_> {
         }
         Ok(measured)
     }
-}
-
-fn cpu_ns(running: &Running, place: &Place) -> u64 {
-    running.process.cpu_ns() + place.kernel_cpu_ns()
 }
 
 fn describe(what: &str, window: &Window) -> String {

@@ -43,6 +43,12 @@ const BENCHES: &[Bench] = &[
         in_all: true,
     },
     Bench {
+        name: "calls",
+        program: Program::Harness,
+        what: "call set-ups a second, latency, CPU and memory a call, beside Kamailio",
+        in_all: true,
+    },
+    Bench {
         name: "convert",
         program: Program::Example {
             package: "trunkline-audio",
@@ -86,7 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
             for bench in BENCHES {
                 println!("{:<10} {}", bench.name, bench.what);
             }
-            println!("{:<10} all of relay, record and convert", "all");
+            println!("{:<10} relay, record, calls and convert", "all");
             println!("{:<10} README's tables from bench/results", "table");
             Ok(())
         }

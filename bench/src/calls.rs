@@ -16,10 +16,10 @@ use crate::sipp::{Calls, Placed, finish, place_calls};
 /// The label of all rows: the system has one core, the load the other.
 pub const RIG: &str = "signalling";
 /// Rows of the runs with idle calls standing.
-pub const FEW: &str = "trunkline, 100 calls standing";
+pub const FEW: &str = "trunkline, few calls standing";
 /// See [`FEW`].
-pub const MANY: &str = "trunkline, 4000 calls standing";
-const STANDING: [(u32, &str); 2] = [(100, FEW), (4_000, MANY)];
+pub const MANY: &str = "trunkline, many calls standing";
+const FEW_CALLS: u32 = 100;
 /// Calls begun a second while the idle ones are set up.
 const FILL_RATE: f64 = 250.0;
 /// Calls begun a second where CPU a call is measured.
@@ -34,7 +34,10 @@ const BAD_MAX: f64 = 0.001;
 ///
 /// # Errors
 /// A system does not start, or the load cannot be read.
-pub fn run(session: &mut Session) -> Result<()> {
+pub fn run(session: &mut Session, many: u32) -> Result<()> {
+    session.results.note(format!(
+        "Few calls standing: {FEW_CALLS}; many: {many}. Memory is that of control."
+    ));
     if let Some(rig) = session.place.rigs().first()
         && *rig == Rig::Inline
     {
@@ -61,7 +64,9 @@ pub fn run(session: &mut Session) -> Result<()> {
         for system in &order {
             latency(session, round, *system, lowest / 2.0)?;
         }
-        standing(session, round)?;
+        for (count, name) in [(FEW_CALLS, FEW), (many, MANY)] {
+            standing(session, round, count, name)?;
+        }
     }
     Ok(())
 }
@@ -77,9 +82,8 @@ fn begin(session: &Session, system: System) -> Result<Running> {
 
 /// A window of calls at a rate.
 fn calls(session: &Session, running: &mut Running, rate: f64) -> Result<Option<Placed>> {
-    let count = (rate * session.effort.window.as_secs_f64()).ceil() as u32;
     let calls = Calls {
-        count: count.max(20),
+        count: count(session, rate),
         rate: rate.round().max(1.0),
         hold: HOLD,
         port: PROBE_PORT,
@@ -100,48 +104,68 @@ fn edge(session: &mut Session, round: usize, system: System) -> Result<()> {
         .results
         .spread((RIG, system.name(), quantity::SETUPS));
     let search = Search {
-        from: known.map_or(400.0, |known| (known.median * 0.7).max(20.0)),
-        to: 20_000.0,
+        from: known
+            .map_or(400.0, |known| (known.median * 0.7).max(20.0))
+            .min(session.effort.calls_to),
+        to: session.effort.calls_to,
         loss_max: BAD_MAX,
         precision: 0.05,
     };
     let mut running = None;
     let found = search.run(|rate| {
-        let mut current = match running.take() {
-            Some(current) => current,
-            None => begin(session, system)?,
-        };
-        let Some(placed) = calls(session, &mut current, rate)? else {
-            return Ok(None);
-        };
-        let count = (rate * session.effort.window.as_secs_f64())
-            .ceil()
-            .max(20.0);
-        let bad = f64::from(placed.repeated) + count - f64::from(placed.good);
-        let loss = (bad / count).max(0.0);
-        eprintln!(
-            "{:<10} {rate:>6.0} calls/s: {} good, {} messages repeated, {:.0}/s",
-            system.name(),
-            placed.good,
-            placed.repeated,
-            placed.rate
-        );
-        if loss <= BAD_MAX {
-            running = Some(current);
+        // Something else on the machine may spoil one window, hardly two.
+        let mut last = None;
+        for _ in 0..2 {
+            let mut current = match running.take() {
+                Some(current) => current,
+                None => begin(session, system)?,
+            };
+            let Some(placed) = calls(session, &mut current, rate)? else {
+                return Ok(None);
+            };
+            let window = judge(rate, count(session, rate), placed);
+            eprintln!(
+                "{:<10} {rate:>6.0} calls/s: {} good, {} messages repeated, {:.0}/s",
+                system.name(),
+                placed.good,
+                placed.repeated,
+                placed.rate
+            );
+            let passed = window.loss <= BAD_MAX && !window.limited;
+            last = Some(window);
+            if passed {
+                running = Some(current);
+                break;
+            }
         }
-        Ok::<_, anyhow::Error>(Some(Window {
-            rate,
-            sent: count as u64,
-            delivered: u64::from(placed.good),
-            loss,
-            limited: false,
-        }))
+        Ok::<_, anyhow::Error>(last)
     })?;
     if !found.interrupted {
         let at = (RIG, system.name(), quantity::SETUPS);
         session.results.add(at, round, found.rate);
+        if found.generator_limited {
+            session.results.mark_at_least(at);
+        }
     }
     Ok(())
+}
+
+/// Calls of a window: long enough that a message sent again shows.
+fn count(session: &Session, rate: f64) -> u32 {
+    let seconds = 2.0 * session.effort.window.as_secs_f64();
+    ((rate * seconds).ceil() as u32).max(20)
+}
+
+fn judge(rate: f64, count: u32, placed: Placed) -> Window {
+    let bad = u64::from(placed.repeated) + u64::from(count.saturating_sub(placed.good));
+    Window {
+        rate,
+        sent: u64::from(count),
+        delivered: u64::from(placed.good),
+        loss: bad as f64 / f64::from(count.max(1)),
+        // SIPp counts the time until the last call is over, too.
+        limited: placed.rate < 0.7 * rate && count > 100,
+    }
 }
 
 fn latency(session: &mut Session, round: usize, system: System, rate: f64) -> Result<()> {
@@ -172,39 +196,35 @@ fn add_placed(session: &mut Session, round: usize, who: &str, placed: Placed, cp
     );
 }
 
-/// Memory a call of ours, and whether a call costs the same with many standing.
-fn standing(session: &mut Session, round: usize) -> Result<()> {
-    for (count, name) in STANDING {
-        if stopped(session) {
-            return Ok(());
-        }
-        let mut running = begin(session, System::Trunkline)?;
-        let resident = |running: &Running| running.processes[0].resident_bytes();
-        // The first calls bring up what all share.
-        calls(session, &mut running, STEADY_RATE)?;
-        let before = resident(&running);
-        let Some((caller, up)) = fill(session, &mut running, count)? else {
-            return Ok(());
-        };
-        if up < count {
-            session
-                .results
-                .note(format!("{name}: {up} of {count} calls fit."));
-        }
-        let kib = resident(&running).saturating_sub(before) as f64 / 1024.0 / f64::from(up.max(1));
-        if count >= 1_000 {
-            session
-                .results
-                .add((RIG, name, quantity::MEMORY), round, kib);
-        }
-        let cpu = running.cpu_ns();
-        let Some(placed) = calls(session, &mut running, STEADY_RATE)? else {
-            return Ok(());
-        };
-        let spent = running.cpu_ns().saturating_sub(cpu);
-        add_placed(session, round, name, placed, spent);
-        drop(caller);
+/// Memory a call of ours, and what a call costs beside calls that stand.
+fn standing(session: &mut Session, round: usize, count: u32, name: &str) -> Result<()> {
+    if stopped(session) {
+        return Ok(());
     }
+    let mut running = begin(session, System::Trunkline)?;
+    let resident = |running: &Running| running.processes[0].resident_bytes();
+    // The first calls bring up what all share.
+    calls(session, &mut running, STEADY_RATE)?;
+    let before = resident(&running);
+    let Some((_caller, up)) = fill(session, &mut running, count)? else {
+        return Ok(());
+    };
+    if up < count {
+        session
+            .results
+            .note(format!("{name}: {up} of {count} calls fit."));
+    }
+    if name == MANY {
+        let grown = resident(&running).saturating_sub(before) as f64 / 1024.0;
+        let at = (RIG, name, quantity::MEMORY);
+        session.results.add(at, round, grown / f64::from(up.max(1)));
+    }
+    let cpu = running.cpu_ns();
+    let Some(placed) = calls(session, &mut running, STEADY_RATE)? else {
+        return Ok(());
+    };
+    let spent = running.cpu_ns().saturating_sub(cpu);
+    add_placed(session, round, name, placed, spent);
     Ok(())
 }
 

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use trunkline_rtpgen::wire::Flow;
 
@@ -65,10 +66,26 @@ pub struct Running {
     /// Memory that the calls took: resident and in the kernel, bytes, both since before the first.
     pub call_bytes: u64,
     sessions: Option<Sessions>,
+    /// Where it writes what it records.
+    recordings: Option<PathBuf>,
     _directory: tempfile::TempDir,
 }
 
 impl Running {
+    /// Fails when a relay that is to record has written nothing: its numbers would be another
+    /// relay's.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_recordings(&self) -> Result<()> {
+        match &self.recordings {
+            Some(directory) if bytes_below(directory) == 0 => {
+                bail!("nothing was recorded in {}", directory.display())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Between two windows: what piled up is taken, and a relay that died is noticed.
     ///
     /// # Errors
@@ -139,6 +156,7 @@ impl Stage<'_> {
             call_bytes: memory(&process).saturating_sub(before),
             process,
             sessions: Some(sessions),
+            recordings: record.then_some(data_dir),
             _directory: directory,
         })
     }
@@ -184,13 +202,14 @@ impl Stage<'_> {
             });
             asking
                 .join()
-                .unwrap_or_else(|_| anyhow::bail!("the ng client panicked"))
+                .unwrap_or_else(|_| bail!("the ng client panicked"))
         })?;
         Ok(Running {
             flows: self.flows(&parties, &ports),
             call_bytes,
             process,
             sessions: None,
+            recordings: record.then(|| directory.path().join("recordings")),
             _directory: directory,
         })
     }
@@ -222,6 +241,7 @@ impl Stage<'_> {
             call_bytes: 0,
             process,
             sessions: None,
+            recordings: None,
             _directory: directory,
         })
     }
@@ -240,4 +260,16 @@ impl Stage<'_> {
 
 fn memory(process: &Process) -> u64 {
     process.resident_bytes() + slab_bytes()
+}
+
+/// Bytes that the files below a directory take on the disk.
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }

@@ -123,7 +123,7 @@ fn calls(options: &Options) -> Result<()> {
         session.effort.window.as_secs_f64(),
         session.effort.rounds
     );
-    let done = calls::run(&mut session);
+    let done = calls::run(&mut session, options.standing);
     close(session, done)
 }
 

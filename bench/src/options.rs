@@ -21,7 +21,7 @@ pub struct Options {
     /// Rounds of all contestants [default: 3, quick 2]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: Option<u8>,
-    /// Shorter windows and fewer rounds: five minutes instead of fifteen
+    /// Shorter windows and fewer rounds: six minutes instead of twenty
     #[arg(long)]
     quick: bool,
     /// Use the loopback even where namespaces could be had
@@ -36,12 +36,18 @@ pub struct Options {
     /// Rate at which CPU a packet is measured, packets/s
     #[arg(long, default_value_t = 100_000.0, value_parser = positive)]
     rate: f64,
-    /// Length of a window [default: 3, quick 1.5]
+    /// Length of a window [default: 3, quick 1.2]
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     window: Option<f64>,
     /// Highest rate of a search, packets/s
     #[arg(long, default_value_t = 2_000_000.0, value_parser = positive)]
     search_to: f64,
+    /// Highest rate of a search for call set-ups, calls/s
+    #[arg(long, default_value_t = 20_000.0, value_parser = positive)]
+    calls_to: f64,
+    /// Idle calls of the run with many standing
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub standing: u32,
     /// Directory on the disk that recordings go to while they are measured
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     record_to: PathBuf,
@@ -98,6 +104,7 @@ impl Options {
             })),
             rate: self.rate,
             search_to: self.search_to,
+            calls_to: self.calls_to,
         };
         let (place, reason) = Place::build(self.loopback)?;
         let mut results = Results::new(bench, String::new());

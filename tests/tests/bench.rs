@@ -126,15 +126,42 @@ fn an_interrupted_run_keeps_what_it_has_and_cleans_up() {
     if !possible(test, &["rtpengine", "ethtool", "ip", "setpriv"]) {
         return;
     }
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut process = start(folder.path(), "relay", &["--window", "300"]);
+        eventually("a window begins", Duration::from_secs(60), || {
+            log(folder.path()).contains("round 0").then_some(())
+        });
+        process.signal(signal);
+        let status = process.wait(Duration::from_secs(60));
+        assert!(status.success(), "{}", log(folder.path()));
+        let notes = results(folder.path())["notes"].to_string();
+        assert!(notes.contains("Interrupted"), "{notes}");
+        assert_nothing_is_left(process.pid(), folder.path());
+    }
+}
+
+#[test]
+fn calls_are_set_up_through_both_systems() {
+    let test = "calls_are_set_up_through_both_systems";
+    if !possible(test, &["kamailio", "sipp", "ethtool", "ip", "setpriv"]) {
+        return;
+    }
     let folder = tempfile::tempdir().expect("a folder");
-    let mut process = start(folder.path(), "relay", &["--window", "300"]);
-    eventually("a window begins", Duration::from_secs(60), || {
-        log(folder.path()).contains("round 0").then_some(())
-    });
-    process.signal(Signal::SIGINT);
-    let status = process.wait(Duration::from_secs(60));
+    let small = ["--window", "1", "--calls-to", "30", "--standing", "20"];
+    let mut process = start(folder.path(), "calls", &small);
+    let status = process.wait(Duration::from_secs(240));
     assert!(status.success(), "{}", log(folder.path()));
-    let notes = results(folder.path())["notes"].to_string();
-    assert!(notes.contains("Interrupted"), "{notes}");
+    let results = results(folder.path());
+    for who in ["trunkline", "kamailio"] {
+        let rate = value(&results, who, "setups_per_second");
+        assert!(rate > Some(0.0), "{who}: {rate:?}\n{}", log(folder.path()));
+    }
+    let memory = value(
+        &results,
+        "trunkline, many calls standing",
+        "memory_kib_per_call",
+    );
+    assert!(memory.is_some(), "{}", log(folder.path()));
     assert_nothing_is_left(process.pid(), folder.path());
 }

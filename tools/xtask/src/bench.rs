@@ -74,7 +74,7 @@ const MEASURED: &[&str] = &["trunkline-dataplane", "trunkline-control"];
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
-    cargo xtask bench relay --quick\n  cargo xtask bench all\n  cargo xtask bench table\n  \
+    cargo xtask bench relay --quick\n  cargo xtask bench all --quick\n  cargo xtask bench table\n  \
     cargo xtask bench worker --rounds 3\n  cargo xtask bench relay --help")]
 pub struct Options {
     /// Which one, `all`, or `table` (README's tables from the recorded results); without a name,
@@ -99,7 +99,12 @@ pub fn run(options: &Options) -> Result<()> {
         Some("table") => harness("table", &options.arguments),
         Some("all") => {
             for bench in BENCHES.iter().filter(|bench| bench.in_all) {
-                run_one(bench, &[])?;
+                // `--quick` and its like are the harness's.
+                let arguments: &[String] = match bench.program {
+                    Program::Harness => &options.arguments,
+                    Program::Example { .. } => &[],
+                };
+                run_one(bench, arguments)?;
             }
             Ok(())
         }

@@ -25,8 +25,8 @@ const FILL_RATE: f64 = 250.0;
 /// Calls begun a second where CPU a call is measured.
 const STEADY_RATE: f64 = 200.0;
 const HOLD: Duration = Duration::from_millis(100);
-const PROBE_PORT: u16 = 25_071;
-const STANDING_PORT: u16 = 25_072;
+const PROBE_PORT: u16 = 9_071;
+const STANDING_PORT: u16 = 9_072;
 /// Part of calls that may fail, or need a message sent again.
 const BAD_MAX: f64 = 0.001;
 

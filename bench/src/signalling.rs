@@ -12,11 +12,11 @@ use crate::process::Process;
 
 const KAMAILIO: &str = include_str!("../scenarios/kamailio.cfg");
 /// Where a system under test listens.
-const PORT: u16 = 25_060;
+const PORT: u16 = 9_060;
 /// Our own HTTP.
-pub const API_PORT: u16 = 28_080;
+pub const API_PORT: u16 = 9_080;
 /// Where the callee does.
-pub const CALLEE_PORT: u16 = 25_070;
+pub const CALLEE_PORT: u16 = 9_070;
 
 /// A system that calls go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

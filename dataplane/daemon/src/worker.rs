@@ -176,7 +176,9 @@ impl<D: Device> Worker<D> {
         if received == 0 {
             return 0;
         }
-        touch(device, engine, capture, batch);
+        if capture.recordings() > 0 {
+            touch(engine, capture, batch);
+        }
         for packet in batch.drain(..) {
             let Received {
                 slot,
@@ -321,14 +323,13 @@ impl<D: Device> Worker<D> {
     }
 }
 
-/// Touches what the packets of a batch need, all of it before the first is handled: the processor
-/// fetches side by side what would otherwise be waited for one after the other.
-fn touch(device: &impl Device, engine: &Engine, capture: &Capture, batch: &[Received]) {
+/// Touches what the recorded packets of a batch need, all of it before the first is handled: the
+/// processor fetches side by side what would otherwise be waited for one after the other.
+fn touch(engine: &Engine, capture: &Capture, batch: &[Received]) {
     let mut sum = 0;
     for packet in batch {
         if let Some(warm) = engine.warm(packet.slot) {
-            sum ^= warm.sum ^ device.warm(warm.leaves_from);
-            sum ^= warm.tap.map_or(0, |tap| capture.warm(tap));
+            sum ^= warm.sum ^ capture.warm(warm.tap);
         }
     }
     std::hint::black_box(sum);

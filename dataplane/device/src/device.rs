@@ -252,13 +252,6 @@ pub trait Device {
     /// a shared socket and the slot's own may both hold datagrams of it.
     fn receive(&mut self, batch: &mut Vec<Received>) -> usize;
 
-    /// Reads what a [`send`](Self::send) from a slot will need, ahead of many of them: the processor
-    /// fetches side by side what would otherwise be waited for one after the other. What it gives is
-    /// of no meaning, and to be used all the same.
-    fn warm(&self, _slot: u32) -> u64 {
-        0
-    }
-
     /// Queues a datagram to be sent from a slot; it goes out with [`flush`](Self::flush) at the
     /// latest, in the order queued. The buffer returns to the device.
     fn send(&mut self, slot: u32, to: &SocketAddr, buffer: Buffer);

@@ -384,7 +384,7 @@ impl StreamTable {
                 ^ u64::from(stream.payload_type)
                 ^ u64::from(stream.numbering.changed)
                 ^ stream.live.warm()
-                ^ stream.tracker.highest()
+                ^ stream.tracker.window()
                 ^ stream.last_ns
                 ^ stream.packets
                 ^ stream.distinct

@@ -1,25 +1,25 @@
-//! Touching ahead what packets are going to need.
+//! Touching ahead what packets that are recorded are going to need.
 //!
-//! Between two packets of a flow lie 20 ms and thousands of other packets: its tables have left the
-//! caches, and each packet would wait for memory some ten times in a row. When a batch is there, its
-//! flows are touched first, all of them: the processor fetches them side by side.
+//! Between two packets of a flow lie 20 ms and thousands of other packets, each of which writes its
+//! payload to another place: tables and extents have left the caches, and each packet would wait for
+//! memory some ten times in a row. When a batch is there, its flows are touched first, all of them:
+//! the processor fetches them side by side. Without recordings the tables stay, and touching them
+//! does not pay.
 
 use crate::engine::Engine;
-use crate::flow::{Leg, NO_FLOW};
+use crate::flow::{Leg, NO_FLOW, NO_TAP};
 
 /// What was read, so that it is read, and what to touch next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Warm {
     /// Of no meaning. Hand it to [`std::hint::black_box`].
     pub sum: u64,
-    /// Number of the tap that will see the packet, if any.
-    pub tap: Option<u32>,
-    /// The slot it will leave from.
-    pub leaves_from: u32,
+    /// Number of the tap that will see the packet.
+    pub tap: u32,
 }
 
 impl Engine {
-    /// Touches what a packet at this slot needs; nothing changes. `None`: nobody's slot.
+    /// Touches what a packet at this slot needs; nothing changes. `None`: it is not recorded.
     #[inline]
     #[must_use]
     pub fn warm(&self, slot: u32) -> Option<Warm> {
@@ -28,6 +28,9 @@ impl Engine {
             return None;
         }
         let flow = self.flows.get(port.flow as usize)?;
+        if flow.tap == NO_TAP {
+            return None;
+        }
         let [caller, callee] = &flow.legs;
         let (own, far) = match port.side {
             crate::Side::Caller => (caller, callee),
@@ -38,11 +41,7 @@ impl Engine {
             ^ flow.forks.len() as u64
             ^ own.warm_source()
             ^ far.warm_destination();
-        Some(Warm {
-            sum,
-            tap: (flow.tap != crate::flow::NO_TAP).then_some(flow.tap),
-            leaves_from: far.slots.rtp,
-        })
+        Some(Warm { sum, tap: flow.tap })
     }
 }
 

@@ -53,6 +53,13 @@ pub struct SequenceTracker {
 }
 
 impl SequenceTracker {
+    /// The numbers about the highest that were seen, a bit each: where the next one is noted.
+    #[inline]
+    #[must_use]
+    pub fn window(&self) -> u64 {
+        self.seen[(self.highest / 64) as usize % WORDS]
+    }
+
     /// Starts with the first packet's number.
     #[must_use]
     pub fn new(first: u16) -> Self {

@@ -66,6 +66,15 @@ const BENCHES: &[Bench] = &[
         what: "our devices and workers one by one: what each step of a packet costs",
         in_all: false,
     },
+    Bench {
+        name: "capture",
+        program: Program::Example {
+            package: "trunkline-dataplane",
+            example: "capture_cost",
+        },
+        what: "capture's own cost of a packet, in a worker on a device of memory",
+        in_all: false,
+    },
 ];
 
 /// The release programs that the harness starts.

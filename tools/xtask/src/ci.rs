@@ -30,6 +30,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("kamailio", "kamailio"),
     ("valgrind", "valgrind"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
 ];
 
 /// Runs every step in order and stops at the first that fails; says how long it took.

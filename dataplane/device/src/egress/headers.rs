@@ -86,12 +86,6 @@ impl Headers {
         headers
     }
 
-    /// The first byte.
-    #[inline]
-    pub(super) fn first(&self) -> u8 {
-        self.bytes[0]
-    }
-
     /// Size of the IP packet that carries a datagram of `payload` bytes.
     pub(super) fn packet_bytes(&self, payload: usize) -> usize {
         usize::from(self.length) - ETHERNET_BYTES + payload

@@ -136,15 +136,6 @@ impl Egress {
         self.epoch = self.epoch.wrapping_add(1).max(NEVER + 1);
     }
 
-    /// Touches a slot's lane.
-    #[inline]
-    pub(crate) fn warm(&self, slot: u32) -> u64 {
-        let lane = self.lanes.get(slot as usize);
-        lane.map_or(0, |lane| {
-            u64::from(lane.epoch) ^ u64::from(lane.headers.first())
-        })
-    }
-
     /// Puts headers in front of a datagram; `None`: its socket is to send it.
     #[inline]
     pub(crate) fn frame(

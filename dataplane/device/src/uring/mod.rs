@@ -471,12 +471,6 @@ impl Device for UringDevice {
         count
     }
 
-    fn warm(&self, slot: u32) -> u64 {
-        let open = self.slots.entries.get(slot as usize);
-        let open = open.is_some_and(|entry| entry.state == State::Open);
-        u64::from(open) ^ self.egress.as_ref().map_or(0, |egress| egress.warm(slot))
-    }
-
     fn send(&mut self, slot: u32, to: &SocketAddr, mut buffer: Buffer) {
         let open = self
             .slots

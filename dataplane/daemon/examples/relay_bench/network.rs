@@ -41,6 +41,8 @@ impl Network {
     fn build_veth(generator_core: usize) -> Result<Self, String> {
         own_namespace()?;
         ip("link set lo up")?;
+        // Sockets of thousands of flows; where it is refused there are fewer ports to be had.
+        let _ = std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "10000 65000");
         ip("link add relay0 type veth peer name sender0")?;
         ip(&format!("addr add {RELAY}/24 dev relay0"))?;
         ip("link set relay0 up")?;

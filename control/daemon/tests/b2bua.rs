@@ -2,6 +2,8 @@
 //! does, and a network that may lose, repeat and reorder datagrams by a seed.
 
 mod common;
+#[path = "b2bua/reliable.rs"]
+mod reliable;
 #[path = "b2bua/sessions.rs"]
 mod sessions;
 #[path = "b2bua/targets.rs"]

@@ -36,7 +36,9 @@ impl B2bua {
         if let Some(index) = gone {
             return self.on_departing_request(call, index, tx, &request, now);
         }
-        if self.on_newcomer_request(call, tx, &request, now) {
+        if self.on_newcomer_request(call, tx, &request, now)
+            || self.on_early_request(call, tx, &request, now)
+        {
             return;
         }
         let leg = call.leg_mut(side);
@@ -74,6 +76,7 @@ impl B2bua {
         match request.method {
             Method::Bye => self.on_bye(call, side, tx, &request, now),
             _ if ending => self.reply(call, side, tx, &request, 481, now),
+            Method::Prack => self.on_prack(call, side, tx, &request, now),
             Method::Invite | Method::Update if call.phase != Phase::Answered => {
                 self.reply(call, side, tx, &request, 491, now);
             }

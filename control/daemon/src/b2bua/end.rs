@@ -112,7 +112,7 @@ impl B2bua {
         match phase {
             Phase::Inviting => self.cancel_callee(call, reason, now),
             // The 2xx is in: `answer` acknowledges and ends it.
-            Phase::Answering => {}
+            Phase::Answering => self.release_answer(call, now),
             _ => self.note_branches_over(call),
         }
     }

@@ -4,7 +4,7 @@ use trunkline_config::{HeaderPolicy, Route, Transfer};
 use trunkline_sip::message::{Headers, Method, Request, Response, canonical_name};
 
 /// Methods that we take inside a dialog.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE";
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, MESSAGE";
 
 /// The names under which we show ourselves.
 pub const SERVER: &str = concat!("Trunkline/", env!("CARGO_PKG_VERSION"));
@@ -16,7 +16,7 @@ pub const ANSWERED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewh
 pub fn allow(route: &Route) -> &'static str {
     match route.transfer {
         Transfer::Pass | Transfer::Handle => {
-            "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
+            "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
         }
         Transfer::Refuse => ALLOW,
     }

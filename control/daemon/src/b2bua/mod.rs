@@ -21,6 +21,7 @@ mod link_events;
 mod own_offer;
 mod persist;
 mod record;
+mod reliable;
 mod response;
 mod session;
 mod targets;
@@ -279,7 +280,10 @@ impl B2bua {
                     self.with_server(tx, now, |b2bua, call| b2bua.on_no_ack(call, now));
                 }
                 Event::NoAck { .. } => {}
-                Event::NoPrack { .. } | Event::StrayResponse { .. } => {}
+                Event::NoPrack { tx, .. } => {
+                    self.with_server(tx, now, |b2bua, call| b2bua.on_no_prack(call, now));
+                }
+                Event::StrayResponse { .. } => {}
                 Event::Unanswered { tx } => {
                     self.servers.remove(&tx);
                 }
@@ -336,6 +340,9 @@ impl B2bua {
             .chain(departing)
             .filter_map(|leg| leg.dialog.as_ref())
         {
+            self.dialogs.remove(&dialog.id());
+        }
+        for dialog in call.branches.iter().flat_map(|branch| &branch.early) {
             self.dialogs.remove(&dialog.id());
         }
         self.reports.retain(|one| one.to != call.key);

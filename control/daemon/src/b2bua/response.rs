@@ -77,6 +77,9 @@ impl B2bua {
     }
 
     fn on_provisional(&mut self, call: &mut Call, index: usize, response: Response, now: &Moment) {
+        if !self.acknowledge_provisional(call, index, &response, now) {
+            return;
+        }
         // A 18x after the 2xx, or after we gave up, says nothing to the caller any more.
         if call.phase != Phase::Inviting || !call.branches[index].rings() {
             return;
@@ -218,6 +221,9 @@ impl B2bua {
             let leg = &mut call.legs[Side::Caller as usize];
             session::confirm(leg, &invitation.request, &mut ours, now);
         }
+        if status < 200 && self.respond_reliably(call, &ours, now) {
+            return;
+        }
         self.respond(server, ours, now);
     }
 
@@ -230,7 +236,7 @@ impl B2bua {
             self.refuse_extra(call, index, &response, now);
             return self.note_branches_over(call);
         }
-        let dialog = match Dialog::uac(&branch.sent, &response) {
+        let dialog = match self.confirmed_dialog(call, index, &response) {
             Ok(dialog) => dialog,
             // A 2xx without Contact and the like: nothing can be sent into that dialog.
             Err(error) => return self.fail_call(call, 500, &error.to_string(), now),
@@ -318,6 +324,11 @@ impl B2bua {
         let Ok(mut dialog) = Dialog::uac(&branch.sent, response) else {
             return;
         };
+        // A PRACK of ours has counted on.
+        if let Some(early) = branch.early.iter().find(|one| one.id() == dialog.id()) {
+            dialog = early.clone();
+            dialog.handle_response(response);
+        }
         let known = call.legs.iter().any(|leg| {
             let ours = leg.dialog.as_ref();
             ours.is_some_and(|ours| ours.id() == dialog.id())
@@ -373,6 +384,9 @@ impl B2bua {
             return self.send_bye(call, Side::Callee, None, now);
         }
         if call.phase != Phase::Answering {
+            return;
+        }
+        if !failed && self.holds_answer(call, response, sdp.as_ref()) {
             return;
         }
         let late = call
@@ -457,6 +471,7 @@ impl B2bua {
     }
 
     fn on_rejected(&mut self, call: &mut Call, index: usize, response: Response, now: &Moment) {
+        self.forget_early(call, index);
         let branch = &mut call.branches[index];
         let wanted = branch.rings();
         branch.over = true;
@@ -547,6 +562,9 @@ impl B2bua {
         let winner = invitation.as_ref().and_then(|one| one.client);
         let rang_early = invitation.as_ref().is_some_and(|one| one.early.is_some());
         // What other forks of them still answer is to be refused.
+        for dialog in call.branches.iter().flat_map(|branch| &branch.early) {
+            self.dialogs.remove(&dialog.id());
+        }
         call.branches
             .retain(|one| !one.over || Some(one.client) == winner);
         for branch in &mut call.branches {

@@ -294,6 +294,10 @@ impl B2bua {
             ..Leg::new(transport, flow, local, remote, contact)
         };
         session::propose(&leg, &mut request);
+        // Without an offer of ours the target's would come in its 18x and want its answer in PRACK.
+        if sdp.is_some() {
+            request.headers.append("Supported", "100rel");
+        }
         let target = Target::new(transport, flow, local, remote);
         let client = self
             .endpoint
@@ -305,6 +309,7 @@ impl B2bua {
             sent: request,
             leg,
             destination: destination.clone(),
+            early: Vec::new(),
             proceeding: false,
             cancelled: false,
             over: false,
@@ -442,9 +447,11 @@ impl B2bua {
         status: u16,
         now: &Moment,
     ) {
-        let Some(branch) = call.branches.iter_mut().find(|one| one.client == tx) else {
+        let Some(index) = call.branches.iter().position(|one| one.client == tx) else {
             return;
         };
+        self.forget_early(call, index);
+        let branch = &mut call.branches[index];
         let wanted = branch.rings();
         branch.over = true;
         if call.phase == Phase::Inviting && wanted {

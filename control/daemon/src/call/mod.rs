@@ -153,6 +153,8 @@ pub struct Branch {
     pub leg: Leg,
     /// Where it was sent to.
     pub destination: Destination,
+    /// Its early dialogs, one a fork.
+    pub early: Vec<Dialog>,
     /// A provisional response has come.
     pub proceeding: bool,
     /// We gave up on it: a 2xx is acknowledged and ended by BYE.
@@ -214,6 +216,21 @@ pub struct Invitation {
     pub accepted: Option<Response>,
     /// The transaction whose SDP was passed to the caller in a provisional response.
     pub early: Option<ClientTx>,
+    /// The reliable provisional response that the caller has not acknowledged.
+    pub awaited: Option<Awaited>,
+    /// Those that wait for it.
+    pub provisionals: VecDeque<Response>,
+    /// The far side's 2xx and the SDP for the caller, which wait for it too.
+    pub held: Option<(Response, Option<String>)>,
+}
+
+/// A reliable provisional response (RFC 3262) on its way to the caller.
+#[derive(Debug)]
+pub struct Awaited {
+    /// Its number.
+    pub rseq: u32,
+    /// It carries a description.
+    pub has_sdp: bool,
 }
 
 impl Invitation {
@@ -235,6 +252,9 @@ impl Invitation {
             late_offer,
             accepted: None,
             early: None,
+            awaited: None,
+            provisionals: VecDeque::new(),
+            held: None,
         }
     }
 }

@@ -319,6 +319,35 @@ impl Negotiation {
         next
     }
 
+    /// The callee says something else than it answered, before the call is answered; gives what it is
+    /// told. The caller is told nothing yet.
+    pub fn replace_answer(
+        &mut self,
+        offer: Heard,
+        media: &Media,
+        address: IpAddr,
+    ) -> Result<String, SdpError> {
+        judge_offer(&offer.description, Occasion::Later)?;
+        let Some(caller) = self.heard(Side::Caller).cloned() else {
+            return Err(SdpError::AnswerMismatch("the caller has said nothing"));
+        };
+        let ports = ports(&self.plan, &offer.description, media, Side::Callee);
+        let ours = Ours {
+            address,
+            ports: &ports,
+        };
+        let party = &mut self.parties[Side::Callee as usize];
+        let written = write_answer(
+            &offer.description,
+            &caller.description,
+            &ours,
+            &mut party.origin,
+        )?;
+        party.heard = Some(offer);
+        party.sent = Some(written.text.clone());
+        Ok(written.text)
+    }
+
     /// A side keeps believing what it was told before.
     pub fn keep_told(&mut self, side: Side, told: String) {
         self.parties[side as usize].sent = Some(told);

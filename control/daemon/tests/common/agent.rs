@@ -38,6 +38,8 @@ pub struct Agent {
     pub last_ack_body: String,
     pub last_bye_reason: String,
     pub last_cancel_reason: String,
+    /// It acknowledges reliable provisional responses by itself.
+    pub auto_prack: bool,
     /// It answers UPDATE with a session of so many seconds that the sender refreshes.
     pub refreshes_for: Option<u32>,
     /// Other requests that came in.
@@ -74,6 +76,7 @@ impl Agent {
             last_bye_reason: String::new(),
             last_cancel_reason: String::new(),
             requests: Vec::new(),
+            auto_prack: false,
             refreshes_for: None,
             name,
             dialog: None,
@@ -242,6 +245,30 @@ impl Agent {
             .unwrap();
     }
 
+    /// A request in the early dialog that an INVITE of this agent's has made.
+    pub fn early_request(
+        &mut self,
+        index: usize,
+        method: Method,
+        headers: &[(&str, &str)],
+        now: Instant,
+    ) -> usize {
+        if self.dialog.is_none() {
+            let sent = &self.sent[index];
+            let early = sent.responses.iter().find(|one| one.status > 100).unwrap();
+            self.dialog = Dialog::uac(&sent.request, early).ok();
+        }
+        self.request(method, headers, now)
+    }
+
+    /// UPDATE with an offer.
+    pub fn update(&mut self, sdp: &str, now: Instant) -> usize {
+        let dialog = self.dialog.as_mut().unwrap();
+        let mut request = dialog.request(Method::Update).unwrap();
+        request.set_body("application/sdp", sdp);
+        self.send(request, super::US.parse().unwrap(), now)
+    }
+
     /// Gives up the request sent last.
     pub fn cancel_last(&mut self, now: Instant) {
         self.cancel(self.sent.len() - 1, now);
@@ -385,12 +412,20 @@ impl Agent {
             return;
         };
         let success = response.is_success();
+        let rseq = response
+            .headers
+            .get("RSeq")
+            .map(std::borrow::Cow::into_owned);
         if response.is_final()
             && let Some(dialog) = &mut self.dialog
         {
             dialog.handle_response(&response);
         }
         self.sent[index].responses.push(response);
+        if let (Some(rseq), true) = (rseq, self.auto_prack) {
+            let rack = format!("{rseq} 1 INVITE");
+            self.early_request(index, Method::Prack, &[("RAck", &rack)], now);
+        }
         if success && self.auto_ack && !self.sent[index].acked {
             self.ack(index, now);
         }

@@ -22,7 +22,7 @@ use trunkline_sinks::object::{Call, Recording};
 use trunkline_sip::message::Method;
 use trunkline_sip::transaction::{self, Endpoint, FlowId, Path, Transport};
 
-pub use agent::Agent;
+pub use agent::{Agent, Received};
 pub use dataplane::Dataplane;
 
 pub const US: &str = "127.0.0.1:5060";

@@ -136,7 +136,7 @@ impl B2bua {
 pub(in crate::b2bua) fn understood(method: &Method, option: &str) -> bool {
     let options: &[&str] = match method {
         Method::Refer => &["norefersub"],
-        Method::Invite => &["replaces", "timer"],
+        Method::Invite => &["replaces", "timer", "100rel"],
         Method::Update => &["timer"],
         _ => &[],
     };

@@ -37,16 +37,17 @@ mod router;
 mod scan;
 mod segment;
 mod sound_file;
+mod stage;
 mod track;
 mod wav;
 
 pub use channels::{CHANNELS_MAX, Channel, ChannelLayout};
 pub use events::TelephoneEvent;
 pub use plan::{Options, Plan};
-pub use player::{Gap, PlayCounts};
 pub use render::{Progress, Sink, render, render_with_gaps};
 pub use report::{CodecUse, StreamReport};
 pub use sound_file::{Container, Written, write_sound};
+pub use stage::{Gap, PlayCounts};
 pub use wav::write_wav;
 
 /// Why no sound came out.

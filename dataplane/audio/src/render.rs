@@ -4,7 +4,8 @@ use crate::AudioError;
 use crate::content::Contents;
 use crate::feed::Feed;
 use crate::plan::{Plan, to_samples};
-use crate::player::{Gap, Packet, PlayCounts, Player, Stage};
+use crate::player::{Packet, Player};
+use crate::stage::{Gap, PlayCounts, Stage};
 use trunkline_codec::tone;
 use trunkline_sn3::Capture;
 

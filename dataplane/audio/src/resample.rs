@@ -84,20 +84,25 @@ fn sinc(x: f64) -> f64 {
     if y.abs() < 1e-9 { 1.0 } else { y.sin() / y }
 }
 
+/// The window, up to a factor.
 fn kaiser(x: f64) -> f64 {
     if x.abs() >= 1.0 {
         0.0
     } else {
-        bessel_i0(BETA * (1.0 - x * x).sqrt()) / bessel_i0(BETA)
+        bessel_i0(BETA * (1.0 - x * x).sqrt())
     }
 }
 
 /// The modified Bessel function of order 0, by its power series.
 fn bessel_i0(x: f64) -> f64 {
     let (mut term, mut sum) = (1.0, 1.0);
-    for n in 1..40 {
-        term *= (x / (2.0 * f64::from(n))).powi(2);
+    let square = x * x / 4.0;
+    for n in 1..40_i32 {
+        term *= square / f64::from(n * n);
         sum += term;
+        if term < sum * 1e-12 {
+            break;
+        }
     }
     sum
 }

@@ -273,6 +273,20 @@ fn defect_11_clock_drift_is_corrected_over_an_hour() {
             );
         }
     }
+    // What drift takes or gives is spread over all the sound: no silence is put into it.
+    let longest_silence = |sound: &[i16]| {
+        let runs = sound.split(|sample| *sample != 0).map(<[i16]>::len);
+        runs.max().unwrap_or(0)
+    };
+    let usual = longest_silence(&through_mu_law(&spoken));
+    for channel in [&sound.left, &sound.right] {
+        // The two clocks end 1.44 s apart.
+        let found = longest_silence(&channel[..channel.len() - 16_000]);
+        assert!(
+            found <= usual + 8,
+            "{found} samples of silence, {usual} usual"
+        );
+    }
     for stream in sound.plan.streams() {
         let drift = drifts[usize::from(stream.side)];
         assert!(

@@ -5,7 +5,7 @@ mod support;
 
 use support::*;
 use trunkline_audio::{ChannelLayout, Container, Options, Plan, write_sound};
-use trunkline_codec::{CodecKind, Format};
+use trunkline_codec::{CodecKind, Format, telephone_event::EventReport};
 use trunkline_sn3::Capture;
 use trunkline_sn3::facts::{CallChange, LegFact, PayloadFact};
 
@@ -126,6 +126,44 @@ fn any_numbers_in_a_classic_blob() {
         let options = any_options(&mut dice);
         let bytes = blob(any_packets(&mut dice));
         survive(bytes, &options);
+    }
+}
+
+#[test]
+fn a_key_that_lasts_for_hours_by_a_nonsense_clock_is_no_flood() {
+    // 65,535 ticks of a clock of 1 Hz, a hundred times over.
+    let report = EventReport {
+        event: 5,
+        end: true,
+        volume: 10,
+        duration: u16::MAX,
+    };
+    let mut packets = pcmu(0, &speech(8_000, 20.0, 0), 0);
+    for (n, packet) in packets.iter_mut().enumerate().skip(100).take(100) {
+        packet.payload = report.encode().to_vec();
+        packet.ts = n as u32;
+        packet.pt = 101;
+    }
+    let mut call = Call::new(0, 20_000 * MS, packets);
+    let payload = |pt, codec: &str, clock_hz| PayloadFact {
+        pt,
+        codec: codec.to_owned(),
+        clock_hz,
+        channels: 1,
+        fmtp: String::new(),
+    };
+    call.open.legs = vec![LegFact {
+        payloads: vec![payload(0, "PCMU", 1), payload(101, "telephone-event", 1)],
+        ..LegFact::default()
+    }];
+    let options = Options {
+        tones: true,
+        ..Options::default()
+    };
+    let sound = render_with(call.bytes(), &options);
+    assert!(!sound.plan.events().is_empty());
+    for event in sound.plan.events() {
+        assert!(event.duration_ms <= 8_192, "{event:?}");
     }
 }
 

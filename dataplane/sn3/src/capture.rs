@@ -299,7 +299,8 @@ impl Capture {
         if !SegmentReader::looks_like_segment(&bytes) {
             return Self::over_blob(bytes, path);
         }
-        let recordings = SegmentReader::over(bytes, path)?.recordings();
+        drop(bytes);
+        let recordings = SegmentReader::open(path)?.recordings();
         match recordings[..] {
             [recording] => Self::open_recording(path, recording),
             _ => Err(CaptureError::ManyRecordings {

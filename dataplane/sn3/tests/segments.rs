@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use trunkline_sn3::recover::{self, Finished, Image};
 use trunkline_sn3::sim::SimDisk;
 use trunkline_sn3::verify::verify;
-use trunkline_sn3::{Bytes, Capture, CaptureError, CaptureFormat, SegmentReader, erase};
+use trunkline_sn3::{
+    Bytes, Capture, CaptureError, CaptureFormat, SegmentDirectory, SegmentReader, erase,
+};
 
 fn saved(disk: &SimDisk) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
@@ -119,6 +121,10 @@ fn a_recording_goes_on_over_segments_and_every_way_to_it_works() {
     let by_chain =
         Capture::open_in_directory(directory.path(), 3, Some(builder.last(3))).expect("there");
     assert_eq!(read_items(&by_chain), items);
+    let listed = SegmentDirectory::read(directory.path()).expect("listed");
+    assert_eq!(listed.recordings().collect::<Vec<_>>(), [3]);
+    assert_eq!(read_items(&listed.open(3).expect("there")), items);
+    assert!(listed.open(4).is_err());
     let from_the_middle = Capture::open(&path(&directory, 2)).expect("found beside it");
     assert_eq!(read_items(&from_the_middle), items);
     assert!(from_the_middle.damages().is_empty());
@@ -135,17 +141,21 @@ fn a_recording_goes_on_over_segments_and_every_way_to_it_works() {
     );
 
     std::fs::remove_file(path(&directory, 2)).expect("removed");
-    let holed =
-        Capture::open_in_directory(directory.path(), 3, Some(builder.last(3))).expect("there");
-    assert!(
-        holed
-            .damages()
-            .iter()
-            .any(|damage| damage.what.contains("extents 2 to 3")),
-        "{:?}",
-        holed.damages()
-    );
-    assert!(read_items(&holed).len() < items.len());
+    let listed = SegmentDirectory::read(directory.path()).expect("listed");
+    for holed in [
+        Capture::open_in_directory(directory.path(), 3, Some(builder.last(3))).expect("there"),
+        listed.open(3).expect("there"),
+    ] {
+        assert!(
+            holed
+                .damages()
+                .iter()
+                .any(|damage| damage.what.contains("extents 2 to 3")),
+            "{:?}",
+            holed.damages()
+        );
+        assert!(read_items(&holed).len() < items.len());
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod output;
 mod part;
 mod pcap;
 mod plot;
+mod query;
 mod source;
 mod verify;
 mod wav;

@@ -191,7 +191,9 @@ fn draw_axis(canvas: &mut Canvas, plan: &Plan, top: usize, at_ms: &dyn Fn(i64) -
         let x = at_ms(at as i64 * 1_000);
         canvas.fill(x..x + 1, top..top + 4, TEXT);
         let label = format!("{}:{:02}", at / 60, at % 60);
-        canvas.text(x + 3, top + 3, &label, TEXT);
+        // The last one stands before its tick rather than outside the picture.
+        let right = canvas.width().saturating_sub(Canvas::text_width(&label));
+        canvas.text((x + 3).min(right), top + 3, &label, TEXT);
         at += step;
     }
 }

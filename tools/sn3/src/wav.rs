@@ -58,8 +58,8 @@ pub(crate) struct Arguments {
     bitrate: Option<u32>,
     /// Of a directory: only recordings for which this holds (party, call_id, tenant, from, to,
     /// verdict, attr.NAME, as in the API); may be given several times.
-    #[arg(long = "where", value_name = "NAME=VALUE", value_parser = crate::batch::parse_condition)]
-    pub(crate) conditions: Vec<crate::batch::Condition>,
+    #[arg(long = "where", value_name = "NAME=VALUE", value_parser = crate::query::parse_condition)]
+    pub(crate) conditions: Vec<crate::query::Condition>,
     /// Of a directory: recordings converted at once; otherwise one for each core.
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroU16>,

@@ -1,49 +1,9 @@
 //! The sn3 command as its users meet it: what it prints, what it writes, how it ends.
 
-#[path = "../../../dataplane/audio/tests/support/mod.rs"]
-mod audio;
-#[path = "../../../dataplane/sn3/tests/common/mod.rs"]
-mod segments;
+mod common;
 
-use assert_cmd::Command;
-use audio::*;
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
-
-fn sn3(arguments: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("sn3").unwrap().args(arguments).assert()
-}
-
-/// A directory with one file in it.
-fn place(bytes: &[u8]) -> (TempDir, String, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("call.sn3");
-    std::fs::write(&file, bytes).unwrap();
-    let out = directory.path().join("call.wav");
-    (directory, file.display().to_string(), out)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn wav(path: &Path) -> (Vec<i16>, Vec<i16>) {
-    let mut reader = hound::WavReader::open(path).unwrap();
-    let samples: Vec<i16> = reader.samples::<i16>().map(Result::unwrap).collect();
-    let channel = |skip| samples.iter().skip(skip).step_by(2).copied().collect();
-    (channel(0), channel(1))
-}
-
-fn two_way() -> (Vec<i16>, Vec<i16>, Vec<u8>) {
-    let (caller, callee) = (speech(8_000, 3.0, 0), speech(8_000, 3.0, 1));
-    let mut packets = pcmu(0, &caller, 0);
-    packets.extend(pcmu(1, &callee, 0));
-    (
-        through_mu_law(&caller),
-        through_mu_law(&callee),
-        blob(packets),
-    )
-}
+use common::audio::*;
+use common::*;
 
 #[test]
 fn every_command_has_help_with_an_example_and_wrong_usage_is_2() {
@@ -184,49 +144,6 @@ fn a_codec_guessed_is_said_aloud_and_overridden() {
 }
 
 #[test]
-fn an_interrupted_conversion_leaves_no_file_under_its_name() {
-    let mut packets = Vec::new();
-    let spoken = speech(8_000, 10.0, 0);
-    for round in 0..240_u64 {
-        let mut part = pcmu(0, &spoken, round * 10_000 * MS);
-        for (n, packet) in part.iter_mut().enumerate() {
-            packet.seq = (round * 500 + n as u64) as u16;
-            packet.ts = ((round * 500 + n as u64) * 160) as u32;
-        }
-        packets.extend(part);
-    }
-    let (directory, file, out) = place(&blob(packets));
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("sn3"))
-        .args(["wav", &file, "-o", &out.display().to_string()])
-        .spawn()
-        .unwrap();
-    let others = || {
-        std::fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .filter(|name| name != "call.sn3")
-            .collect::<Vec<_>>()
-    };
-    while others().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    assert!(
-        std::process::Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let status = child.wait().unwrap();
-    // It may have been faster than the signal: then the file is whole.
-    if status.success() {
-        assert_eq!(wav(&out).0.len(), 240 * 80_000);
-    } else {
-        assert_eq!(others(), Vec::<String>::new());
-    }
-}
-
-#[test]
 fn info_tells_streams_losses_and_keys() {
     let spoken = speech(8_000, 3.0, 0);
     let mut packets = pcmu(0, &spoken, 0);
@@ -256,12 +173,6 @@ fn info_tells_streams_losses_and_keys() {
         plain.contains("1 lost") && plain.contains("dtmf"),
         "{plain}"
     );
-}
-
-/// Frames of a call as a worker writes them.
-fn items(call: &Call) -> Vec<segments::Item> {
-    let capture = trunkline_sn3::Capture::from_bytes(call.bytes(), Path::new("call")).unwrap();
-    segments::read_items(&capture)
 }
 
 #[test]
@@ -368,59 +279,4 @@ fn tshark_decodes_the_pcap_as_rtp_without_being_told() {
             "checksums are right"
         );
     }
-}
-
-#[test]
-fn a_directory_is_converted_at_once_and_a_query_chooses() {
-    let directory = tempfile::tempdir().unwrap();
-    let place = directory.path();
-    std::fs::create_dir_all(place.join("in/below")).unwrap();
-    let (left, right, bytes) = two_way();
-    for n in 0..12 {
-        std::fs::write(place.join(format!("in/call-{n}.sn3")), &bytes).unwrap();
-    }
-    std::fs::write(place.join("in/below/old.sn2"), &bytes).unwrap();
-    std::fs::write(place.join("in/readme.txt"), "not a capture").unwrap();
-    let mut call = Call::new(0, 3_000 * MS, pcmu(0, &speech(8_000, 3.0, 0), 0));
-    call.open.caller = "+4930123".to_owned();
-    std::fs::write(place.join("in/known.sn3"), call.bytes()).unwrap();
-    let (input, out) = (place.join("in"), place.join("out"));
-    let (input, all) = (input.display().to_string(), format!("{}/", out.display()));
-    let said = sn3(&["wav", &input, "-o", &all, "--jobs", "3", "--json"]).code(0);
-    let message = text(&said.get_output().stderr);
-    assert!(
-        message.contains("14 converted, 0 of them damaged"),
-        "{message}"
-    );
-    let list: serde_json::Value = serde_json::from_slice(&said.get_output().stdout).unwrap();
-    assert_eq!(list.as_array().unwrap().len(), 14);
-    assert_eq!(wav(&out.join("call-7.wav")), (left.clone(), right.clone()));
-    assert_eq!(wav(&out.join("below_old.sn2.wav")), (left, right));
-
-    let chosen = format!("{}/", place.join("chosen").display());
-    let query = [
-        "wav",
-        &input,
-        "-o",
-        &chosen,
-        "--where",
-        "party=+4930",
-        "--format",
-        "flac",
-    ];
-    sn3(&query).code(0);
-    let files: Vec<_> = std::fs::read_dir(&chosen).unwrap().collect();
-    assert_eq!(files.len(), 1);
-    assert!(place.join("chosen/known.flac").exists());
-    sn3(&["wav", &input, "-o", &chosen, "--where", "colour=red"]).code(2);
-
-    // One that is cut does not stop the others, and is named.
-    std::fs::write(place.join("in/cut.sn3"), &bytes[..bytes.len() - 50]).unwrap();
-    let said = sn3(&["wav", &input, "-o", &all]).code(1);
-    let message = text(&said.get_output().stderr);
-    assert!(
-        message.contains("15 converted, 1 of them damaged"),
-        "{message}"
-    );
-    assert!(message.contains("cut.sn3: damaged at byte"), "{message}");
 }

@@ -245,6 +245,93 @@ fn calls_are_followed_over_every_link_and_both_ip_versions() {
     assert_eq!(info["close"]["ended_by"], "caller");
 }
 
+/// The same call with its SIP in TCP: segments of 300 bytes, each second one sent twice.
+fn over_tcp(file: &[u8]) -> Vec<u8> {
+    let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    let mut out = file[..24].to_vec();
+    let (mut at, mut next) = (24, [1_u32, u32::MAX - 100]);
+    let (mut wanted, mut message, mut head) = (0, Vec::new(), Vec::new());
+    while at < file.len() {
+        let (header, length) = (&file[at..at + 16], word(at + 8));
+        let packet = &file[at + 16..at + 16 + length];
+        at += 16 + length;
+        // Behind 14 bytes of Ethernet: the fragment's offset.
+        let first = packet[20] & 0x1F == 0 && packet[21] == 0;
+        let sip = if first {
+            packet[34..36] == 5_060_u16.to_be_bytes()
+        } else {
+            wanted > 0
+        };
+        if !sip {
+            out.extend([header, packet].concat());
+            continue;
+        }
+        if first {
+            wanted = usize::from(u16::from_be_bytes([packet[38], packet[39]])) - 8;
+            message = packet[42..].to_vec();
+            head = header[..8].to_vec();
+        } else {
+            message.extend(&packet[34..]);
+        }
+        if message.len() < wanted {
+            continue;
+        }
+        let side = usize::from(packet[29] - 1);
+        for (index, part) in message.chunks(300).enumerate() {
+            let mut tcp = [5_060_u16.to_be_bytes(), 5_060_u16.to_be_bytes()].concat();
+            tcp.extend(next[side].to_be_bytes());
+            tcp.extend([0, 0, 0, 0, 0x50, 0x18, 0, 0, 0, 0, 0, 0]);
+            tcp.extend(part);
+            let mut ip = vec![0x45, 0];
+            ip.extend((tcp.len() as u16 + 20).to_be_bytes());
+            ip.extend([0, 1, 0x40, 0, 64, 6, 0, 0]);
+            ip.extend(&packet[26..34]);
+            let frame = [&packet[..14], &ip, &tcp].concat();
+            for _ in 0..=index % 2 {
+                out.extend(&head);
+                out.extend((frame.len() as u32).to_le_bytes());
+                out.extend((frame.len() as u32).to_le_bytes());
+                out.extend(&frame);
+            }
+            next[side] = next[side].wrapping_add(part.len() as u32);
+        }
+        wanted = 0;
+    }
+    out
+}
+
+#[test]
+fn sip_over_tcp_is_followed_and_tshark_agrees() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let (left, right, packets) = two_way();
+    let file = over_tcp(&pcap(Link::Ethernet, false, true, &packets));
+    std::fs::write(place.join("in.pcap"), file).unwrap();
+    let seen = run(
+        "tshark",
+        &[
+            "-r",
+            "in.pcap",
+            "-Y",
+            "sip",
+            "-T",
+            "fields",
+            "-e",
+            "sip.CSeq.method",
+        ],
+        place,
+    );
+    assert_eq!(
+        seen.split_whitespace().collect::<Vec<_>>(),
+        ["INVITE", "INVITE", "BYE"]
+    );
+    sn3(place, &["import", "in.pcap", "-o", "call.sn3"]).code(0);
+    sn3(place, &["wav", "call.sn3", "-o", "call.wav"]).code(0);
+    let (got_left, got_right) = wav(&place.join("call.wav"));
+    assert_eq!(got_left.len(), 28_000, "from the answer to the BYE");
+    assert!(got_left[..24_000] == left && got_right[..24_000] == right);
+}
+
 #[test]
 fn editcap_makes_the_same_a_pcapng() {
     let directory = tempfile::tempdir().unwrap();

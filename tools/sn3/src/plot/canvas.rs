@@ -60,6 +60,11 @@ impl Canvas {
         }
     }
 
+    /// Pixels that a text takes.
+    pub(crate) fn text_width(text: &str) -> usize {
+        text.chars().count() * 4 * DOT
+    }
+
     /// Writes digits, keys and colons; other characters are blanks.
     pub(crate) fn text(&mut self, left: usize, top: usize, text: &str, colour: Colour) {
         for (index, wanted) in text.chars().enumerate() {

@@ -264,7 +264,16 @@ impl<'a> Player<'a> {
             return false;
         }
         let rate = voice.decoder.rate_hz();
-        let mut left = gap_ticks * i64::from(rate) / i64::from(placed.clock_hz.max(1));
+        let output_rate = i64::from(stage.plan.rate_hz);
+        let mut left =
+            gap_ticks.saturating_mul(i64::from(rate)) / i64::from(placed.clock_hz.max(1));
+        // Nobody hears what lies before the first sample or behind the last.
+        let unheard = stretch.position.saturating_neg().max(0) / output_rate;
+        let skipped = (unheard * i64::from(rate)).min(left);
+        stretch.position += skipped * output_rate / i64::from(rate);
+        let heard = (stage.plan.samples as i64).saturating_sub(stretch.position);
+        let seconds = (heard.max(0) as u64).div_ceil(output_rate as u64) as i64;
+        left = (left - skipped).min(seconds.saturating_mul(i64::from(rate)));
         while left > 0 {
             let samples = left.min(i64::from(rate / 50));
             let made = voice.decoder.idle(samples as usize, &mut self.pcm);

@@ -1,6 +1,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use trunkline_rtp::rtcp::{Compound, Heard, Renumbering, RtcpPacket, Sent, rewrite};
+use trunkline_rtp::rtcp::rewrite::{Heard, Renumbering, Sent, rewrite};
+use trunkline_rtp::rtcp::{Compound, RtcpPacket};
 
 /// Renumbers every stream.
 struct All;

@@ -173,7 +173,7 @@ fn summarise(
         arguments.source.file.display(),
     );
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&list)?);
+        say!("{}", serde_json::to_string_pretty(&list)?);
     }
     Ok(if damaged + failed > 0 {
         Outcome::Flawed

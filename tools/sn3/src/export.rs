@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             "bytes": totals.bytes,
             "damaged": damaged,
         });
-        println!("{}", serde_json::to_string_pretty(&text)?);
+        say!("{}", serde_json::to_string_pretty(&text)?);
     }
     Ok(if damaged {
         Outcome::Flawed

@@ -256,7 +256,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     }
     if arguments.json && arguments.output.as_os_str() != "-" {
         let text = as_json(&written, &calls, &found);
-        println!("{}", serde_json::to_string_pretty(&text)?);
+        say!("{}", serde_json::to_string_pretty(&text)?);
     }
     Ok(damage(&bytes, &arguments.file))
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let nonsense = plan.nonsense().is_some();
     if arguments.json {
         let text = as_json(&file.display().to_string(), &capture, &plan);
-        println!("{}", serde_json::to_string_pretty(&text)?);
+        say!("{}", serde_json::to_string_pretty(&text)?);
     } else {
         print(&capture, &plan);
     }
@@ -133,20 +133,22 @@ pub(crate) fn event_json(event: &TelephoneEvent) -> Value {
 
 fn print(capture: &Capture, plan: &Plan) {
     let facts = capture.facts();
-    println!("format     {:?}", capture.format());
+    say!("format     {:?}", capture.format());
     if let Some(open) = &facts.open {
-        println!("recording  {} ({})", facts.recording, open.recording_id);
-        println!(
+        say!("recording  {} ({})", facts.recording, open.recording_id);
+        say!(
             "call       {}  {} -> {}",
-            open.call_id, open.caller, open.callee
+            open.call_id,
+            open.caller,
+            open.callee
         );
-        println!("started    {}", open.started_at);
+        say!("started    {}", open.started_at);
     }
     if let Some((_, close)) = &facts.close {
-        println!("ended      {}  {}", close.ended_at, close.verdict);
+        say!("ended      {}  {}", close.ended_at, close.verdict);
     }
     let seconds = plan.duration_ms() as f64 / 1e3;
-    println!(
+    say!(
         "sound      {seconds:.3} s at {} Hz, {} samples",
         plan.rate_hz(),
         plan.samples()
@@ -155,7 +157,7 @@ fn print(capture: &Capture, plan: &Plan) {
         let until = pause.to_ns.map_or("the end".to_owned(), |ns| {
             format!("{:.3} s", ns as f64 / 1e9)
         });
-        println!("paused     {:.3} s to {until}", pause.from_ns as f64 / 1e9);
+        say!("paused     {:.3} s to {until}", pause.from_ns as f64 / 1e9);
     }
     for stream in plan.streams() {
         print_stream(stream);
@@ -164,7 +166,7 @@ fn print(capture: &Capture, plan: &Plan) {
         let key = event
             .key
             .map_or(format!("event {}", event.event), String::from);
-        println!(
+        say!(
             "dtmf       {} {key} at {:.3} s for {} ms",
             side_name(event.side),
             event.start_ms as f64 / 1e3,
@@ -172,7 +174,7 @@ fn print(capture: &Capture, plan: &Plan) {
         );
     }
     for note in plan.notes() {
-        println!("note       {note}");
+        say!("note       {note}");
     }
 }
 
@@ -180,7 +182,7 @@ fn print_stream(stream: &StreamReport) {
     let ssrc = stream
         .ssrc
         .map_or(String::new(), |ssrc| format!(" ssrc {ssrc:08x}"));
-    println!(
+    say!(
         "stream     {}{ssrc}: {} packets, {} lost ({:.2} %), {} duplicates, {} reordered, \
          jitter {:.1} ms (max {:.1}), MOS {}",
         side_name(stream.side),
@@ -200,7 +202,7 @@ fn print_stream(stream: &StreamReport) {
             .payload_type
             .map_or(String::new(), |pt| format!(" (payload type {pt})"));
         let assumed = if codec.assumed { ", assumed" } else { "" };
-        println!(
+        say!(
             "             {}{pt} from {:.3} s, {} packets{assumed}",
             codec.codec,
             codec.from_ms as f64 / 1e3,

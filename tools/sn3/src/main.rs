@@ -1,6 +1,11 @@
 //! The sn3 command: what is in a capture, as text, as sound, as packets.
 #![forbid(unsafe_code)]
 
+/// `println!` that survives a reader who leaves.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::output::say(&format!($($argument)*)) };
+}
+
 mod batch;
 mod export;
 mod import;

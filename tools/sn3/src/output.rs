@@ -152,3 +152,14 @@ fn watch_for_interrupts() {
         });
     });
 }
+
+/// Prints a line; whoever reads it may have seen enough (`sn3 info … | head`).
+pub(crate) fn say(line: &str) {
+    let printed = writeln!(std::io::stdout(), "{line}");
+    if let Err(error) = printed {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("sn3: standard output: {error}");
+        }
+        std::process::exit(1);
+    }
+}

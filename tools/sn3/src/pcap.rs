@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             "packets": packets,
             "damaged": damaged,
         });
-        println!("{}", serde_json::to_string_pretty(&text)?);
+        say!("{}", serde_json::to_string_pretty(&text)?);
     }
     Ok(if damaged {
         Outcome::Flawed

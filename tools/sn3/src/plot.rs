@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     canvas.write_png(&mut output)?;
     output.finish()?;
     if arguments.json && arguments.output.as_os_str() != "-" {
-        println!("{}", serde_json::to_string_pretty(&as_json(&plan, &gaps))?);
+        say!("{}", serde_json::to_string_pretty(&as_json(&plan, &gaps))?);
     }
     let flawed = damaged || plan.nonsense().is_some() || plan.has_unsupported();
     Ok(if flawed {

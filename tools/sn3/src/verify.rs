@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        say!("{}", serde_json::to_string_pretty(&findings)?);
     }
     Ok(outcome)
 }
@@ -95,7 +95,7 @@ fn print(file: &Path, report: &VerifyReport) {
     } else {
         "damaged"
     };
-    println!("{}: {judgement}: {what}", file.display());
+    say!("{}: {judgement}: {what}", file.display());
 }
 
 fn as_json(file: &Path, report: &VerifyReport) -> serde_json::Value {

@@ -179,7 +179,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let file = &arguments.source.file;
     let done = convert(&capture, file, &arguments.output, arguments, false)?;
     if arguments.json && arguments.output.as_os_str() != "-" {
-        println!("{}", serde_json::to_string_pretty(&done.summary)?);
+        say!("{}", serde_json::to_string_pretty(&done.summary)?);
     }
     Ok(if done.flawed {
         Outcome::Flawed

@@ -184,3 +184,16 @@ fn an_export_says_what_it_wrote() {
     let alone = sn3(&["export", &file, "-o", "-", "--json"]).code(0);
     assert_eq!(alone.get_output().stdout, std::fs::read(&out).unwrap());
 }
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_trouble() {
+    let (_directory, file, _) = place(&two_way().2);
+    let program = assert_cmd::cargo::cargo_bin("sn3").display().to_string();
+    for arguments in ["info", "info --json", "verify --json"] {
+        let script = format!("'{program}' {arguments} '{file}' | true");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]);
+        let said = text(&shell.output().unwrap().stderr);
+        assert_eq!(said, "", "{arguments}");
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::place::{Place, Side};
 use crate::process::Process;
@@ -69,7 +69,13 @@ pub fn place_calls(
 ) -> Result<Process> {
     let file = directory.join("caller.xml");
     std::fs::write(&file, CALLER)?;
-    let mut command = sipp(place, &file, calls.port, 30_000);
+    let statistics = directory.join(format!("{}.csv", calls.port));
+    if statistics.exists() {
+        std::fs::remove_file(&statistics)?;
+    }
+    // Callers side by side must not share a media port.
+    let media_port = 30_000 + 10 * (calls.port % 100);
+    let mut command = sipp(place, &file, calls.port, media_port);
     let hold_ms = calls.hold.as_millis();
     let arguments = [
         to.to_string(),
@@ -97,11 +103,18 @@ pub fn finish(
     calls: Calls,
     stop: &AtomicBool,
 ) -> Result<Option<Placed>> {
-    while caller.ended()?.is_none() {
+    let status = loop {
+        if let Some(status) = caller.ended()? {
+            break status;
+        }
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(20));
+    };
+    // 1: calls failed, which the statistics tell.
+    if !matches!(status.code(), Some(0 | 1)) {
+        bail!("SIPp ended ({status}):\n{}", caller.log_end());
     }
     let statistics = directory.join(format!("{}.csv", calls.port));
     let text = std::fs::read_to_string(&statistics)

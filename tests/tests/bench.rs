@@ -163,5 +163,11 @@ fn calls_are_set_up_through_both_systems() {
         "memory_kib_per_call",
     );
     assert!(memory.is_some(), "{}", log(folder.path()));
+    let cpu = value(
+        &results,
+        "trunkline, many calls standing",
+        "cpu_us_per_call",
+    );
+    assert!(cpu > Some(0.0), "{}", log(folder.path()));
     assert_nothing_is_left(process.pid(), folder.path());
 }

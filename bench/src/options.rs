@@ -89,8 +89,11 @@ impl Options {
     /// # Errors
     /// A program is missing.
     pub fn begin(&self, bench: &str, others: &[(&str, &str)]) -> Result<Session> {
+        // Programs run in directories of their own: relative paths would lead elsewhere there.
+        let absolute =
+            |path: &Path| std::fs::canonicalize(path).with_context(|| path.display().to_string());
         let programs = match &self.programs {
-            Some(programs) => programs.clone(),
+            Some(programs) => absolute(programs)?,
             None => own_directory()?,
         };
         check_programs(&programs, others)?;
@@ -126,7 +129,7 @@ impl Options {
             effort,
             results,
             calls: self.calls,
-            record_to: self.record_to.clone(),
+            record_to: absolute(&self.record_to)?,
             json: self.json.clone(),
         })
     }

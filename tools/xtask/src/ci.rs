@@ -82,7 +82,8 @@ fn steps(options: &Options) -> Result<()> {
             "--",
             "--test-threads=1",
         ]),
-    )
+    )?;
+    crate::instructions::check()
 }
 
 fn missing() -> Vec<&'static str> {

@@ -11,6 +11,7 @@ pub mod appliance;
 pub mod baresip;
 pub mod binaries;
 pub mod capture;
+pub mod flood;
 pub mod g711;
 pub mod pcap;
 pub mod ports;

@@ -25,6 +25,9 @@ pub fn audio(payload_type: u8) -> String {
     )
 }
 
+/// The recorded route; SIPp leaves the line out where there is none.
+const ROUTES: &str = "[routes]\n";
+
 fn description(version: u32, media: &str) -> String {
     format!(
         "v=0\no=sipp 20001 {version} IN IP4 [media_ip]\ns=-\nc=IN IP4 [media_ip]\nt=0 0\n{media}"
@@ -60,9 +63,9 @@ impl Scenario {
     #[must_use]
     pub fn invite(mut self, media: &str) -> Self {
         self.cseq += 1;
-        let (uri, to) = match self.cseq {
-            1 => ("sip:[service]@[remote_ip]:[remote_port]", ""),
-            _ => ("[next_url]", "[peer_tag_param]"),
+        let (uri, to, route) = match self.cseq {
+            1 => ("sip:[service]@[remote_ip]:[remote_port]", "", ""),
+            _ => ("[next_url]", "[peer_tag_param]", ROUTES),
         };
         let (user, cseq) = (self.user.clone(), self.cseq);
         let mut message = format!(
@@ -70,7 +73,7 @@ impl Scenario {
              From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
              To: <sip:[service]@[remote_ip]:[remote_port]>{to}\nCall-ID: [call_id]\n\
              CSeq: {cseq} INVITE\nContact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>\n\
-             Max-Forwards: 70\n"
+             {route}Max-Forwards: 70\n"
         );
         if media.is_empty() {
             message += "Content-Length: 0\n\n";
@@ -93,6 +96,7 @@ impl Scenario {
             "[next_url]"
         };
         let to = if first { "" } else { "[peer_tag_param]" };
+        let route = if first { "" } else { ROUTES };
         if !matches!(method, "CANCEL" | "ACK") {
             self.cseq += 1;
         }
@@ -107,7 +111,7 @@ impl Scenario {
             "{method} {uri} SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch={branch}\n\
              From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
              To: <sip:[service]@[remote_ip]:[remote_port]>{to}\nCall-ID: [call_id]\n\
-             CSeq: {cseq} {method}\nMax-Forwards: 70\nContent-Length: 0\n\n"
+             CSeq: {cseq} {method}\n{route}Max-Forwards: 70\nContent-Length: 0\n\n"
         );
         self.send(&message, method != "ACK");
         self
@@ -139,7 +143,7 @@ impl Scenario {
         };
         let user = self.user.clone();
         let mut message = format!(
-            "SIP/2.0 {status}\n[last_Via:]\n[last_From:]\n[last_To:]{tag}\n[last_Call-ID:]\n\
+            "SIP/2.0 {status}\n[last_Via:]\n[last_Record-Route:]\n[last_From:]\n[last_To:]{tag}\n[last_Call-ID:]\n\
              [last_CSeq:]\nContact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>\n"
         );
         if media.is_empty() {
@@ -198,7 +202,7 @@ impl Scenario {
         let message = format!(
             "BYE [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
              From:[$2];tag=[pid]s[call_number]\nTo:[$1]\nCall-ID: [call_id]\nCSeq: 1 BYE\n\
-             Contact: <sip:{user}@[local_ip]:[local_port]>\nMax-Forwards: 70\nContent-Length: 0\n\n"
+             Contact: <sip:{user}@[local_ip]:[local_port]>\n{ROUTES}Max-Forwards: 70\nContent-Length: 0\n\n"
         );
         self.send(&message, true);
         self

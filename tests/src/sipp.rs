@@ -20,6 +20,24 @@ pub enum Transport {
     Tcp,
 }
 
+/// Waits until somebody listens at a port of this machine.
+///
+/// # Panics
+/// Nobody does in time.
+pub fn wait_until_bound(transport: Transport, port: u16) {
+    let tables = match transport {
+        Transport::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+    };
+    // At any local address, without a remote one.
+    let entry = format!(":{port:04X} 00000000");
+    let bound =
+        |table: &str| std::fs::read_to_string(table).is_ok_and(|text| text.contains(&entry));
+    crate::process::eventually("a peer listens", Duration::from_secs(20), || {
+        tables.iter().any(|table| bound(table)).then_some(())
+    });
+}
+
 /// A SIPp that runs.
 #[derive(Debug)]
 pub struct Sipp {
@@ -80,17 +98,46 @@ impl Sipp {
             address,
             calls,
         } = setup;
+        let file = folder.join(format!("{name}.xml"));
+        std::fs::write(&file, scenario.xml()).expect("a scenario");
+        let mut command = Command::new("sipp");
+        command.arg("-sf").arg(file);
+        command.args(["-m", &calls.to_string(), "-l", "10", "-s", service]);
+        Self::launch(folder, name, command, transport, (address, port), target)
+    }
+
+    /// Starts a SIPp over UDP with one of the scenarios it brings along (`-sn`) and these
+    /// further arguments.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start_own(
+        folder: &Path,
+        scenario: &str,
+        port: u16,
+        arguments: &[&str],
+        target: Option<u16>,
+    ) -> Self {
+        let mut command = Command::new("sipp");
+        command.args(["-sn", scenario]).args(arguments);
+        let from = ("127.0.0.1", port);
+        Self::launch(folder, scenario, command, Transport::Udp, from, target)
+    }
+
+    fn launch(
+        folder: &Path,
+        name: &str,
+        mut command: Command,
+        transport: Transport,
+        (address, port): (&str, u16),
+        target: Option<u16>,
+    ) -> Self {
         let port = if port == 0 { free_port() } else { port };
         let media_port = free_media_port();
         let file = |kind: &str| folder.join(format!("{name}.{kind}"));
-        std::fs::write(file("xml"), scenario.xml()).expect("a scenario");
-        let mut command = Command::new("sipp");
-        command
-            .args(["-sf"])
-            .arg(file("xml"))
-            .args(["-m", &calls.to_string(), "-l", "10"]);
         command.args(["-i", address, "-p", &port.to_string(), "-mi", address]);
-        command.args(["-mp", &media_port.to_string(), "-s", service, "-nostdin"]);
+        command.args(["-mp", &media_port.to_string(), "-nostdin"]);
         command.args([
             "-t",
             if transport == Transport::Udp {
@@ -128,38 +175,34 @@ impl Sipp {
             media_port,
         };
         if target.is_none() {
-            sipp.wait_until_bound(transport);
+            // A callee must listen before it is called.
+            wait_until_bound(transport, port);
         }
         sipp
-    }
-
-    /// A callee must listen before it is called.
-    fn wait_until_bound(&self, transport: Transport) {
-        let table = match transport {
-            Transport::Udp => "/proc/net/udp",
-            Transport::Tcp => "/proc/net/tcp",
-        };
-        let entry = format!("0100007F:{:04X} ", self.port);
-        crate::process::eventually("SIPp listens", Duration::from_secs(10), || {
-            std::fs::read_to_string(table)
-                .ok()?
-                .contains(&entry)
-                .then_some(())
-        });
     }
 
     /// Waits for its end, which must be a success.
     ///
     /// # Panics
     /// It fails, or takes too long; says what it logged.
-    pub fn finish(mut self) {
+    pub fn finish(self) {
+        let _ = self.finish_with_trace();
+    }
+
+    /// Waits for its end, which must be a success, and gives the messages it saw.
+    ///
+    /// # Panics
+    /// It fails, or takes too long; says what it logged.
+    #[must_use]
+    pub fn finish_with_trace(mut self) -> String {
         let status = self.process.wait(Duration::from_secs(60));
+        let trace = self.trace();
         assert!(
             status.success(),
-            "SIPp {} failed: {status}\n{}",
-            self.name,
-            self.trace()
+            "SIPp {} failed: {status}\n{trace}",
+            self.name
         );
+        trace
     }
 
     /// Waits for its end, success or not.

@@ -10,6 +10,8 @@ mod sessions;
 mod targets;
 #[path = "b2bua/transfer.rs"]
 mod transfer;
+#[path = "b2bua/traps.rs"]
+mod traps;
 
 use common::{Fault, World, sdp};
 use trunkline_control::api::handle::RecordingAction;

@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("sipp", "sip-tester"),
     ("baresip", "baresip-core"),
+    ("kamailio", "kamailio"),
     ("tshark", "tshark"),
     ("ffmpeg", "ffmpeg"),
     ("sox", "sox"),

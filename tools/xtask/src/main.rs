@@ -1,10 +1,11 @@
-//! Project tasks: `cargo xtask ci`, `cargo xtask bench NAME`, `cargo demo`.
+//! Project tasks: `cargo xtask ci`, `cargo xtask bench NAME`, `cargo xtask flood`, `cargo demo`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
 mod command;
 mod demo;
+mod flood;
 mod instructions;
 mod systemd;
 
@@ -29,6 +30,8 @@ enum Task {
     Bench(bench::Options),
     /// Count the instructions of a packet in engine and capture, against what was recorded.
     Instructions(instructions::Options),
+    /// Throw a million random and mutated messages at a running control beside calls.
+    Flood(flood::Options),
     /// Build everything and place 20 recorded calls on this machine.
     Demo(demo::Options),
 }
@@ -38,6 +41,7 @@ fn main() {
         Task::Ci(options) => ci::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Flood(options) => flood::run(&options),
         Task::Demo(options) => demo::run(&options),
     };
     if let Err(error) = result {

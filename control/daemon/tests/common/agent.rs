@@ -373,8 +373,12 @@ impl Agent {
             if request.headers.to_tag().is_none() && self.dialog.as_ref().is_some_and(ended) {
                 self.dialog = None;
             }
-            if let Some(dialog) = &mut self.dialog {
-                dialog.receive(&request).unwrap();
+            if let Some(dialog) = &mut self.dialog
+                && let Err(refusal) = dialog.receive(&request)
+            {
+                let response = dialog.response(&request, refusal.status);
+                let _ = self.endpoint.respond(now, tx, response);
+                return;
             }
             self.known.push((tx, request.clone()));
             self.invites.push(Received { tx, request });

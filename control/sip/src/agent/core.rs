@@ -9,12 +9,14 @@ use rand::rngs::StdRng;
 
 use super::alarms::{Alarms, Subject};
 use super::event::{AgentEvent, End, EndCause, EndedBy, EventKind};
+use super::hunt::Hunt;
 use super::leg::Leg;
 use super::outgoing::Attempt;
 use super::refer::Subscription;
 use super::request::{Received, Sent};
 use super::types::{
-    AgentConfig, AgentError, AttemptHandle, DialogHandle, RequestHandle, SubscriptionHandle,
+    AgentConfig, AgentError, AttemptHandle, DialogHandle, HuntHandle, RequestHandle,
+    SubscriptionHandle,
 };
 use super::view::DialogView;
 use crate::dialog::DialogId;
@@ -41,6 +43,7 @@ pub struct Agent<C> {
     pub(super) legs: HashMap<DialogHandle, Leg<C>>,
     pub(super) by_id: HashMap<DialogId, DialogHandle>,
     pub(super) attempts: HashMap<AttemptHandle, Attempt<C>>,
+    pub(super) hunts: HashMap<HuntHandle, Hunt<C>>,
     pub(super) subscriptions: HashMap<SubscriptionHandle, Subscription>,
     pub(super) sent: HashMap<ClientTx, Sent>,
     pub(super) received: HashMap<ServerTx, Received>,
@@ -73,6 +76,7 @@ impl<C: Clone + Default> Agent<C> {
             legs: HashMap::new(),
             by_id: HashMap::new(),
             attempts: HashMap::new(),
+            hunts: HashMap::new(),
             subscriptions: HashMap::new(),
             sent: HashMap::new(),
             received: HashMap::new(),
@@ -118,7 +122,7 @@ impl<C: Clone + Default> Agent<C> {
         while let Some(subject) = self.alarms.due(now) {
             match subject {
                 Subject::Dialog(dialog) => self.on_dialog_alarm(now, dialog),
-                Subject::Attempt(attempt) => self.forget_attempt(attempt),
+                Subject::Attempt(attempt) => self.on_attempt_alarm(now, attempt),
                 Subject::Subscription(subscription) => self.on_refer_alarm(now, subscription),
             }
         }
@@ -231,9 +235,7 @@ impl<C: Clone + Default> Agent<C> {
             Event::NoAck { tx, status } if status < 300 => self.on_no_ack(now, tx),
             Event::NoAck { .. } => {}
             Event::NoPrack { tx, .. } => self.on_no_prack(now, tx),
-            Event::Unanswered { tx } => {
-                self.received.remove(&tx);
-            }
+            Event::Unanswered { tx } => self.on_unanswered(now, tx),
             Event::StrayResponse { response, .. } => self.on_stray(now, &response),
         }
     }
@@ -337,6 +339,16 @@ impl<C: Clone + Default> Agent<C> {
                 kind,
             });
         }
+    }
+
+    /// Raises an event of a hunt.
+    pub(super) fn tell_hunt(&mut self, context: C, kind: EventKind) {
+        self.events.push_back(AgentEvent {
+            attempt: None,
+            dialog: None,
+            context,
+            kind,
+        });
     }
 
     /// Ends a dialog for its user: what the peer asked and nobody answered is answered, the

@@ -1,7 +1,7 @@
 //! What an [`Agent`](super::Agent) tells its user.
 
 use super::types::{
-    AttemptHandle, Body, DialogHandle, RequestHandle, SentHandle, SubscriptionHandle,
+    AttemptHandle, Body, DialogHandle, HuntHandle, RequestHandle, SentHandle, SubscriptionHandle,
 };
 use super::view::DialogView;
 use crate::message::{NameAddr, Reason, Request, Response};
@@ -102,6 +102,13 @@ pub enum EventKind {
         status: u16,
         response: Option<Response>,
         cancelled: bool,
+    },
+    /// No target of a hunt answered: the best failure of its branches, with its response unless
+    /// it was our own.
+    HuntFailed {
+        hunt: HuntHandle,
+        status: u16,
+        response: Option<Response>,
     },
     /// Our reliable provisional was acknowledged; with the answer where it had our offer.
     ProvisionalAcknowledged { body: Option<Body> },

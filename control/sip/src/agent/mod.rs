@@ -9,6 +9,7 @@
 //! |---|---|
 //! | take a call | [`ring`](Agent::ring), [`accept`](Agent::accept), [`reject`](Agent::reject) |
 //! | place a call | [`call`](Agent::call), [`cancel`](Agent::cancel), [`acknowledge`](Agent::acknowledge), [`answer_provisional`](Agent::answer_provisional) |
+//! | try several targets | [`hunt`](Agent::hunt), [`cancel_hunt`](Agent::cancel_hunt) |
 //! | change it | [`modify`](Agent::modify), [`update`](Agent::update), [`cancel_modify`](Agent::cancel_modify), [`answer`](Agent::answer) |
 //! | talk in it | [`request`](Agent::request), [`answer`](Agent::answer) |
 //! | transfer it | [`refer`](Agent::refer), [`accept_refer`](Agent::accept_refer), [`report`](Agent::report) |
@@ -21,12 +22,14 @@
 mod alarms;
 mod core;
 mod event;
+mod hunt;
 mod incoming;
 mod leg;
 mod modify;
 mod outgoing;
 mod refer;
 mod request;
+mod retry;
 mod snapshot;
 mod types;
 mod view;
@@ -35,7 +38,7 @@ pub use self::core::Agent;
 pub use event::{AgentEvent, End, EndCause, EndedBy, EventKind, MediaChange};
 pub use snapshot::Snapshot;
 pub use types::{
-    AgentConfig, AgentError, AttemptHandle, Body, Credentials, DialogHandle, HeaderPolicy, Invite,
-    RequestHandle, SentHandle, Socket, SubscriptionHandle,
+    AgentConfig, AgentError, AttemptHandle, Body, Credentials, DialogHandle, HeaderPolicy,
+    HuntHandle, Invite, RequestHandle, SentHandle, Socket, SubscriptionHandle,
 };
 pub use view::{CallState, DialogView, Side, Times};

@@ -235,12 +235,12 @@ impl<C: Clone + Default> Agent<C> {
         if wish.refresh {
             // Tried again until the session's end decides.
             let delay = Duration::from_secs(self.random.random_range(5..=10));
-            if let Some(timer) = self
-                .legs
-                .get_mut(&dialog)
-                .and_then(|leg| leg.timer.as_mut())
-            {
-                timer.retry(now, delay);
+            if let Some(leg) = self.legs.get_mut(&dialog) {
+                // Some peers list UPDATE without taking it.
+                leg.peer_updates &= wish.by != ModifyBy::Update || !matches!(status, 405 | 501);
+                if let Some(timer) = &mut leg.timer {
+                    timer.retry(now, delay);
+                }
             }
         } else {
             self.tell(dialog, EventKind::ModifyFailed { status, response });
@@ -318,8 +318,10 @@ impl<C: Clone + Default> Agent<C> {
             Some(Ok(terms)) => terms,
             None => None,
         };
-        // Our own offer still awaits its answer in the ACK (RFC 5407 section 3.1.5).
-        let crossing = leg.ack_due.is_some_and(|due| due.offered) && (invite || body.is_some());
+        // Our own offer still awaits its answer in the ACK, or theirs ours (RFC 5407 section
+        // 3.1.5).
+        let open = leg.ack_due.is_some_and(|due| due.offered) || leg.unacknowledged.is_some();
+        let crossing = open && (invite || body.is_some());
         if crossing {
             let refusal = leg.dialog.response(&request, 491);
             leg.dialog.sent_response(&request, 491);

@@ -1,5 +1,4 @@
-//! Calls we place: forks, reliable provisionals, the answer, CANCEL, and the retries that a
-//! challenge, 422 or a redirection asks for.
+//! Calls we place: forks, reliable provisionals, the answer, CANCEL.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,35 +7,40 @@ use super::alarms::Subject;
 use super::core::Agent;
 use super::event::{EndCause, EndedBy, EventKind};
 use super::leg::{Leg, Unacknowledged};
-use super::request::{Purpose, Sent, authorize};
-use super::types::{AgentError, AttemptHandle, Body, DialogHandle, Invite, add_headers};
+use super::request::{Purpose, Sent};
+use super::types::{
+    AgentError, AttemptHandle, Body, DialogHandle, HuntHandle, Invite, add_headers,
+};
 use crate::dialog::{Dialog, DialogId, DialogState, Reliability, SessionPolicy};
-use crate::message::{Contact, Headers, Method, Request, Response, Uri};
+use crate::message::{Headers, Method, Request, Response, Uri};
 use crate::transaction::{ClientTx, Path, SendError, Target};
 
 /// An INVITE of ours over all its retries.
 #[derive(Debug)]
 pub(super) struct Attempt<C> {
     pub(super) context: C,
-    invite: Invite,
-    from: String,
-    call_id: String,
-    cseq: u32,
-    uri: Uri,
-    target: Target,
-    started: Instant,
+    pub(super) invite: Invite,
+    pub(super) from: String,
+    pub(super) call_id: String,
+    pub(super) cseq: u32,
+    pub(super) uri: Uri,
+    pub(super) target: Target,
+    pub(super) started: Instant,
     /// The transaction whose answers count; those of earlier ones are too late.
-    tx: ClientTx,
-    transactions: Vec<ClientTx>,
-    policy: Option<SessionPolicy>,
+    pub(super) tx: ClientTx,
+    pub(super) transactions: Vec<ClientTx>,
+    pub(super) policy: Option<SessionPolicy>,
     /// Header and value of the credentials in use.
-    authorization: Option<(&'static str, String)>,
-    redirects: VecDeque<Uri>,
-    redirects_left: u8,
-    cancelled: bool,
-    winner: Option<DialogHandle>,
+    pub(super) authorization: Option<(&'static str, String)>,
+    pub(super) redirects: VecDeque<Uri>,
+    pub(super) redirects_left: u8,
+    pub(super) cancelled: bool,
+    pub(super) winner: Option<DialogHandle>,
     /// It was answered, refused or given up.
-    finished: bool,
+    pub(super) finished: bool,
+    /// It was cancelled because nobody answered in the user's time.
+    pub(super) timed_out: bool,
+    pub(super) hunt: Option<HuntHandle>,
 }
 
 impl<C: Clone + Default> Agent<C> {
@@ -50,6 +54,17 @@ impl<C: Clone + Default> Agent<C> {
         now: Instant,
         invite: Invite,
         context: C,
+    ) -> Result<AttemptHandle, AgentError> {
+        self.call_as(now, invite, context, None)
+    }
+
+    /// Places a call, as a branch of a hunt or by itself.
+    pub(super) fn call_as(
+        &mut self,
+        now: Instant,
+        invite: Invite,
+        context: C,
+        hunt: Option<HuntHandle>,
     ) -> Result<AttemptHandle, AgentError> {
         let tag = self.endpoint.new_tag();
         let handle = AttemptHandle(self.next_number());
@@ -70,6 +85,8 @@ impl<C: Clone + Default> Agent<C> {
             cancelled: false,
             winner: None,
             finished: false,
+            timed_out: false,
+            hunt,
             invite,
         };
         let request = self.build_invite(&attempt);
@@ -78,6 +95,8 @@ impl<C: Clone + Default> Agent<C> {
             .send_request(now, request.clone(), &attempt.target)?;
         attempt.tx = tx;
         attempt.transactions.push(tx);
+        let give_up_at = attempt.invite.ring_timeout.map(|wait| now + wait);
+        self.alarms.set(Subject::Attempt(handle), give_up_at);
         self.attempts.insert(handle, attempt);
         self.sent.insert(
             tx,
@@ -89,7 +108,7 @@ impl<C: Clone + Default> Agent<C> {
         Ok(handle)
     }
 
-    fn build_invite(&self, attempt: &Attempt<C>) -> Request {
+    pub(super) fn build_invite(&self, attempt: &Attempt<C>) -> Request {
         let invite = &attempt.invite;
         let mut request = Request::new(Method::Invite, attempt.uri.clone());
         let headers = &mut request.headers;
@@ -202,7 +221,7 @@ impl<C: Clone + Default> Agent<C> {
                 self.on_answered(now, tx, handle, request, response, path);
             }
             200..=299 => self.on_late_answer(now, tx, handle, request, response),
-            _ if current => self.on_refused(now, handle, request, response),
+            _ if current => self.on_refused(now, handle, request, response, path.is_some()),
             _ => {}
         }
     }
@@ -216,8 +235,16 @@ impl<C: Clone + Default> Agent<C> {
         response: &Response,
     ) -> Option<(DialogHandle, bool)> {
         let id = DialogId::of_response(response);
-        if let Some(known) = id.and_then(|id| self.by_id.get(&id)) {
-            return Some((*known, false));
+        if let Some(known) = id.and_then(|id| self.by_id.get(&id).copied()) {
+            let ended = self.legs.get(&known).is_none_or(|leg| leg.ended);
+            if !ended || !response.is_success() {
+                return Some((known, false));
+            }
+            // A fork that was over answers all the same: what was in flight in it is moot.
+            if let Some(leg) = self.legs.remove(&known) {
+                self.by_id.remove(&leg.dialog.id());
+            }
+            self.alarms.set(Subject::Dialog(known), None);
         }
         let dialog = Dialog::uac(request, response).ok()?;
         let attempt = self.attempts.get(&handle)?;
@@ -323,7 +350,7 @@ impl<C: Clone + Default> Agent<C> {
         let Some(attempt) = self.attempts.get_mut(&handle) else {
             return;
         };
-        let later = attempt.invite.acknowledge_later;
+        let (later, hunt) = (attempt.invite.acknowledge_later, attempt.hunt);
         (attempt.winner, attempt.finished) = (Some(dialog), true);
         let Some(leg) = self.legs.get_mut(&dialog) else {
             return;
@@ -346,6 +373,9 @@ impl<C: Clone + Default> Agent<C> {
         }
         self.end_other_forks(now, handle, dialog);
         self.rest_attempt(now, handle);
+        if let Some(hunt) = hunt {
+            self.branch_answered(now, hunt, handle);
+        }
         if !usable {
             response.headers.remove("Contact");
             let kind = EventKind::Failed {
@@ -427,80 +457,13 @@ impl<C: Clone + Default> Agent<C> {
         handle: AttemptHandle,
         request: &Request,
         response: Response,
+        received: bool,
     ) {
         // All early dialogs end with it, also where the INVITE is tried again.
         self.end_forks(now, handle, None, EndCause::Failed(response.status));
-        match self.try_again(now, handle, request, &response) {
-            Some(()) => {}
-            None => self.fail(now, handle, response.status, Some(response)),
-        }
-    }
-
-    /// Sends the INVITE anew where the refusal says how.
-    fn try_again(
-        &mut self,
-        now: Instant,
-        handle: AttemptHandle,
-        request: &Request,
-        response: &Response,
-    ) -> Option<()> {
-        let attempt = self
-            .attempts
-            .get_mut(&handle)
-            .filter(|own| !own.cancelled)?;
-        match response.status {
-            401 | 407 if attempt.authorization.is_none() => {
-                let credentials = attempt.invite.credentials.clone()?;
-                let mut again = request.clone();
-                authorize(&mut again, response, &credentials, &mut self.random)?;
-                let name = if response.status == 401 {
-                    "Authorization"
-                } else {
-                    "Proxy-Authorization"
-                };
-                let value = again.headers.get(name)?.into_owned();
-                attempt.authorization = Some((name, value));
-            }
-            422 => attempt.policy = Some(attempt.policy?.after_422(response)?),
-            300..=399 => {
-                for contact in response.headers.contacts().unwrap_or_default() {
-                    if let Contact::Address(address) = contact {
-                        attempt.redirects.push_back(address.uri);
-                    }
-                }
-                self.follow_redirect(handle)?;
-            }
-            _ => self.follow_redirect(handle)?,
-        }
-        let attempt = self.attempts.get_mut(&handle)?;
-        attempt.cseq += 1;
-        let attempt = self.attempts.get(&handle)?;
-        let request = self.build_invite(attempt);
-        let target = attempt.target.clone();
-        let tx = self
-            .endpoint
-            .send_request(now, request.clone(), &target)
-            .ok()?;
-        let attempt = self.attempts.get_mut(&handle)?;
-        attempt.tx = tx;
-        attempt.transactions.push(tx);
-        let attempt = handle;
-        self.sent.insert(tx, Sent::Invite { attempt, request });
-        Some(())
-    }
-
-    /// Turns to the next target that a redirection named and that we can reach.
-    fn follow_redirect(&mut self, handle: AttemptHandle) -> Option<()> {
-        loop {
-            let attempt = self.attempts.get_mut(&handle)?;
-            let uri = attempt.redirects.pop_front()?;
-            attempt.redirects_left = attempt.redirects_left.checked_sub(1)?;
-            if let Some(target) = self.target_for(&uri) {
-                let attempt = self.attempts.get_mut(&handle)?;
-                (attempt.uri, attempt.target) = (uri.without_headers(), target);
-                attempt.authorization = None;
-                return Some(());
-            }
+        if self.try_again(now, handle, request, &response).is_none() {
+            let status = response.status;
+            self.fail(now, handle, status, received.then_some(response));
         }
     }
 
@@ -517,14 +480,23 @@ impl<C: Clone + Default> Agent<C> {
             return;
         };
         attempt.finished = true;
-        let cancelled = attempt.cancelled;
+        let hunt = attempt.hunt;
+        let cancelled = attempt.cancelled && !attempt.timed_out;
+        let (status, response) = if attempt.timed_out {
+            (408, None)
+        } else {
+            (status, response)
+        };
         let kind = EventKind::Failed {
             status,
-            response,
+            response: response.clone(),
             cancelled,
         };
         self.tell_attempt(handle, kind);
         self.rest_attempt(now, handle);
+        if let Some(hunt) = hunt {
+            self.branch_failed(now, hunt, handle, status, response);
+        }
     }
 
     fn end_other_forks(&mut self, now: Instant, handle: AttemptHandle, winner: DialogHandle) {
@@ -555,7 +527,20 @@ impl<C: Clone + Default> Agent<C> {
         self.alarms.set(Subject::Attempt(handle), Some(until));
     }
 
-    pub(super) fn forget_attempt(&mut self, handle: AttemptHandle) {
+    /// The ring timeout of a live attempt, the end of the rest of a finished one.
+    pub(super) fn on_attempt_alarm(&mut self, now: Instant, handle: AttemptHandle) {
+        match self.attempts.get_mut(&handle) {
+            Some(attempt) if !attempt.finished => {
+                attempt.timed_out = !attempt.cancelled;
+                let mut reason = Headers::new();
+                reason.append("Reason", "SIP;cause=408;text=\"no answer\"");
+                let _ = self.cancel(now, handle, &reason);
+            }
+            _ => self.forget_attempt(handle),
+        }
+    }
+
+    fn forget_attempt(&mut self, handle: AttemptHandle) {
         let Some(attempt) = self.attempts.remove(&handle) else {
             return;
         };

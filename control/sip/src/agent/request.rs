@@ -188,6 +188,33 @@ impl<C: Clone + Default> Agent<C> {
         self.reply(now, tx, response);
     }
 
+    /// The user was so slow that the sender gave up: nothing can be answered any more, and
+    /// nothing waits for it.
+    pub(super) fn on_unanswered(&mut self, now: Instant, tx: ServerTx) {
+        let Some(received) = self.received.remove(&tx) else {
+            return;
+        };
+        let Open {
+            dialog, request, ..
+        } = received.open();
+        if let Some(leg) = self.legs.get_mut(dialog) {
+            leg.dialog.sent_response(request, 408);
+            if let Some(invite) = leg
+                .invite
+                .as_mut()
+                .filter(|_| request.method == Method::Prack)
+            {
+                invite.prack_open = false;
+            }
+        }
+        if matches!(received, Received::Offer(_)) {
+            let request_handle = RequestHandle(tx.0);
+            self.tell(*dialog, EventKind::OfferGone { request_handle });
+        }
+        let _ = self.send_waiting(now, *dialog);
+        self.settle(now, *dialog);
+    }
+
     /// Answers a request of the peer: INFO, MESSAGE and the like, an offer (with the answer as
     /// body), a REFER that is refused. A provisional status is possible for a re-INVITE only
     /// and leaves it open.

@@ -18,6 +18,10 @@ pub struct DialogHandle(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptHandle(pub(super) u64);
 
+/// A search for somebody who answers, over several targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HuntHandle(pub(super) u64);
+
 /// A request of the peer that the user has to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestHandle(pub(super) u64);
@@ -147,6 +151,8 @@ pub struct Invite {
     pub replaces: Option<Replaces>,
     /// Whether reliable provisional responses (RFC 3262) are offered.
     pub reliable: bool,
+    /// How long it may ring before it is cancelled and counts as 408.
+    pub ring_timeout: Option<Duration>,
     /// Whether the user acknowledges the 2xx by [`acknowledge`](super::Agent::acknowledge) in
     /// any case, as a B2BUA does that waits for its caller's ACK. Without it the agent does
     /// so, unless the 2xx brings an offer.
@@ -170,6 +176,7 @@ impl Invite {
             redirects_max: 0,
             replaces: None,
             reliable: true,
+            ring_timeout: None,
             acknowledge_later: false,
         }
     }

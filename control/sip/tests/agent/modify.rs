@@ -426,3 +426,29 @@ fn a_2xx_to_a_reinvite_that_crosses_our_bye_is_acknowledged() {
     assert!(net.agents[0].view(caller).is_err());
     net.at_rest();
 }
+
+#[test]
+fn an_update_that_nobody_answers_holds_up_no_other() {
+    let mut net = Net::plain();
+    let (caller, callee) = net.established();
+    let now = net.now;
+    net.agents[0]
+        .update(now, caller, &none(), Some(sdp(2, "sendonly")))
+        .unwrap();
+    let mut gone = 0;
+    net.run(31, |_, _, event| {
+        gone += usize::from(matches!(event.kind, EventKind::OfferGone { .. }))
+    });
+    assert_eq!(gone, 0);
+    // Its sender gives up; as the peer seems gone it ends the call.
+    net.drop_first.push(("BYE".to_owned(), 1));
+    let mut end = None;
+    net.run(10, |_, agent, event| match event.kind {
+        EventKind::OfferGone { .. } => gone += 1,
+        EventKind::Ended(ended) if agent == 0 => end = Some(ended.cause),
+        _ => {}
+    });
+    assert_eq!((gone, end), (1, Some(EndCause::PeerLost)));
+    assert!(net.agents[1].view(callee).is_err());
+    net.at_rest();
+}

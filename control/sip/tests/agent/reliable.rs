@@ -139,6 +139,9 @@ fn a_prack_that_fits_nothing_is_481_and_one_that_never_comes_504() {
         _ => {}
     });
     assert_eq!((end, status), (Some(EndCause::NoPrack), 504));
+    let stray = net.last(0, "PRACK");
+    let refused = net.inject(0, 1, &stray);
+    assert!(refused[0].starts_with("SIP/2.0 481"), "{refused:?}");
     net.at_rest();
 }
 

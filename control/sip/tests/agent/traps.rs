@@ -1,10 +1,12 @@
 //! Traps that others fell into, each by its name.
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use trunkline_sip::agent::{Agent, AgentConfig, EventKind, Socket};
-use trunkline_sip::message::{Method, parse_datagram};
+use trunkline_sip::message::{Method, NameAddr, parse_datagram};
 use trunkline_sip::transaction::{Config, FlowId, Path, Transport};
 
-use super::net::{Net, address, none, sdp};
+use super::net::{Net, Told, address, none, sdp};
 
 /// Drops the first of each message that begins so, then sees it repeated and the call go on.
 fn survives(lost: &[&str]) -> Net {
@@ -203,4 +205,95 @@ fn to_of_what_we_send_has_neither_a_doubled_tag_nor_a_doubled_port() {
         assert!(!text.contains("0.0.0.0"), "{text}");
     }
     assert_eq!(address(1).port(), 5060);
+}
+
+/// The messages of whole calls, mutated, against an agent that takes every call and answers
+/// everything: no panic, and nothing is left when all was hung up and time has passed.
+#[test]
+fn mutated_messages_leave_nothing_behind() {
+    let mut net = Net::plain();
+    let (caller, callee) = net.established();
+    let now = net.now;
+    net.agents[0]
+        .modify(now, caller, &none(), Some(sdp(2, "sendonly")))
+        .unwrap();
+    net.agents[0].update(now, caller, &none(), None).unwrap();
+    net.agents[0]
+        .request(now, caller, Method::Info, &none(), None)
+        .unwrap();
+    let to = NameAddr::new("sip:carol@192.0.2.3".parse().unwrap());
+    net.agents[0].refer(now, caller, &to, &none()).unwrap();
+    net.run(5, |net, agent, event| {
+        take_all(&mut net.agents[agent], net.now, &event)
+    });
+    assert!(net.agents[1].view(callee).is_ok());
+    let seeds: Vec<String> = net.wire.iter().map(|(_, _, text)| text.clone()).collect();
+    let mut random = StdRng::seed_from_u64(5);
+    let (mut heard, mut calls) = (0, 0);
+    for number in 100..20_000 {
+        // Another transaction each, half of them of the call, the others of a call of its own.
+        let text = &seeds[random.random_range(0..seeds.len())];
+        let mut text = text.replace("z9hG4bK", &format!("z9hG4bK{number}"));
+        if random.random() {
+            text = text.replace("Call-ID: ", &format!("Call-ID: {number}"));
+        } else if let Some(at) = text.find("CSeq: ") {
+            text.insert_str(at + 6, &number.to_string());
+        }
+        let mut bytes = text.into_bytes();
+        for _ in 0..random.random_range(0..4) {
+            let at = random.random_range(0..bytes.len());
+            match random.random_range(0..4) {
+                0 => bytes[at] = random.random(),
+                1 => drop(bytes.drain(at..(at + 9).min(bytes.len()))),
+                2 => drop(bytes.splice(at..at, *b"9")),
+                _ => bytes.swap(at, 0),
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        net.deliver(address(0), address(1), &bytes);
+        for (agent, event) in net.events() {
+            heard += 1;
+            calls += usize::from(matches!(event.kind, EventKind::Incoming { .. }));
+            take_all(&mut net.agents[agent], net.now, &event);
+        }
+        while net.agents[1].poll_transmit().is_some() {}
+        net.now += std::time::Duration::from_millis(40);
+        let now = net.now;
+        net.agents[1].handle_timeout(now);
+    }
+    assert!(
+        heard > 1000 && calls > 100,
+        "they reach the user: {heard} {calls}"
+    );
+    for agent in &mut net.agents {
+        for dialog in agent.dialogs() {
+            let _ = agent.hangup(net.now, dialog, &none());
+        }
+    }
+    net.wire.clear();
+    net.at_rest();
+}
+
+/// A user that takes on whatever comes.
+fn take_all(agent: &mut Agent<u64>, now: std::time::Instant, event: &Told) {
+    let Some(dialog) = event.dialog else { return };
+    let body = || Some(sdp(1, "sendrecv"));
+    let _ = match &event.kind {
+        EventKind::Incoming { .. } => {
+            let _ = agent.ring(now, dialog, 183, true, &none(), body());
+            agent.accept(now, dialog, &none(), None)
+        }
+        EventKind::Offer { request_handle, .. } => {
+            agent.answer(now, *request_handle, 200, &none(), body())
+        }
+        EventKind::Request { request_handle, .. } => {
+            agent.answer(now, *request_handle, 200, &none(), None)
+        }
+        EventKind::Refer { request_handle, .. } => {
+            agent.accept_refer(now, *request_handle).map(|_| ())
+        }
+        _ => Ok(()),
+    };
 }

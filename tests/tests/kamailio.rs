@@ -1,0 +1,108 @@
+//! Kamailio as a proxy that records routes, on both sides of the appliance.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use trunkline_tests::appliance::Setup;
+use trunkline_tests::ports::free_port;
+use trunkline_tests::process::Process;
+use trunkline_tests::scenario::{Scenario, audio};
+use trunkline_tests::sipp::{Sipp, SippSetup, Transport, wait_until_bound};
+use trunkline_tests::{Appliance, installed, skip};
+
+/// What comes from the appliance goes to the callee, all else to the appliance; both ways the
+/// route is recorded, and requests inside dialogs follow it.
+fn proxy(port: u16, appliance: u16, callee: u16) -> String {
+    format!(
+        "debug=1\nlog_stderror=yes\nfork=yes\nchildren=1\ndisable_tcp=yes\nauto_aliases=no\n\
+         listen=udp:127.0.0.1:{port}\n\
+         loadmodule \"tm.so\"\nloadmodule \"sl.so\"\nloadmodule \"rr.so\"\nloadmodule \"pv.so\"\n\
+         loadmodule \"siputils.so\"\nloadmodule \"maxfwd.so\"\nloadmodule \"textops.so\"\n\
+         request_route {{\n\
+           if (!mf_process_maxfwd_header(\"10\")) {{ sl_send_reply(\"483\", \"Too Many Hops\"); exit; }}\n\
+           if (has_totag()) {{\n\
+             if (loose_route()) {{ t_relay(); exit; }}\n\
+             if (is_method(\"ACK\") && t_check_trans()) {{ t_relay(); }}\n\
+             if (!is_method(\"ACK\")) {{ sl_send_reply(\"404\", \"No route\"); }}\n\
+             exit;\n\
+           }}\n\
+           if (is_method(\"CANCEL\")) {{ if (t_check_trans()) {{ t_relay(); }} exit; }}\n\
+           t_check_trans();\n\
+           record_route();\n\
+           if ($sp == {appliance}) {{ $du = \"sip:127.0.0.1:{callee}\"; }}\n\
+           else {{ $du = \"sip:127.0.0.1:{appliance}\"; }}\n\
+           t_relay();\n\
+         }}\n"
+    )
+}
+
+fn start_proxy(folder: &Path, port: u16, appliance: u16, callee: u16) -> Process {
+    let file = folder.join("kamailio.cfg");
+    std::fs::write(&file, proxy(port, appliance, callee)).expect("a configuration");
+    let log = File::create(folder.join("kamailio.log")).expect("a log");
+    let mut command = Command::new("kamailio");
+    command.args(["-DD", "-E", "-m", "64", "-f"]).arg(&file);
+    command.arg("-Y").arg(folder).arg("-w").arg(folder);
+    command.stdout(log.try_clone().expect("a log")).stderr(log);
+    let process = Process::start("kamailio", &mut command);
+    wait_until_bound(Transport::Udp, port);
+    process
+}
+
+#[test]
+fn a_call_through_a_record_routing_proxy_on_both_sides() {
+    let test = "a_call_through_a_record_routing_proxy_on_both_sides";
+    if !installed("sipp") || !installed("kamailio") {
+        return skip(test, "needs sipp and kamailio");
+    }
+    let (proxy_port, callee_port) = (free_port(), free_port());
+    let appliance = Appliance::start(&Setup::to_port(proxy_port));
+    let folder = appliance.folder();
+    let proxy = start_proxy(folder, proxy_port, appliance.sip_port, callee_port);
+    let with = |direction: &str| format!("{}a={direction}\n", audio(8));
+
+    let bob = Scenario::callee("bob")
+        .expect_invite()
+        .respond("180 Ringing", "")
+        .respond("200 OK", &audio(8))
+        .expect_request("ACK")
+        .expect_body("INVITE", "a=sendonly")
+        .respond_in_dialog("200 OK", &with("recvonly"))
+        .expect_request("ACK")
+        .bye_as_callee()
+        .expect(200);
+    let bob = SippSetup {
+        port: callee_port,
+        ..SippSetup::new("bob", bob)
+    };
+    let bob = Sipp::start(folder, bob, None, "bob");
+    let alice = Scenario::caller("alice")
+        .invite(&audio(8))
+        .may_get(100)
+        .may_get(180)
+        .expect(200)
+        .request("ACK")
+        .pause_ms(300)
+        .invite(&with("sendonly"))
+        .may_get(100)
+        .expect_response_body(200, "a=recvonly")
+        .request("ACK")
+        .expect_request("BYE")
+        .respond_in_dialog("200 OK", "");
+    let alice = SippSetup::new("alice", alice);
+    let alice = Sipp::start(folder, alice, Some(proxy_port), "bob");
+    // Both peers see the proxy's route in every request inside their dialogs, or the proxy would
+    // not have passed it (404).
+    let alice_saw = alice.finish_with_trace();
+    let bob_saw = bob.finish_with_trace();
+    let route = format!("127.0.0.1:{proxy_port};lr");
+    for (who, saw) in [("alice", &alice_saw), ("bob", &bob_saw)] {
+        assert!(
+            saw.contains(&format!("Record-Route: <sip:{route}")),
+            "{who}:\n{saw}"
+        );
+        assert!(!saw.contains("404"), "{who}:\n{saw}");
+    }
+    drop(proxy);
+}

@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
             bytes: bytes.to_vec(),
         })
         .collect();
-    if let Ok(rescued) = rescue(&directory, &images, 1, ClockTriple::default()) {
+    if let Ok(rescued) = rescue(&directory, &images, 1, ClockTriple::default(), true) {
         for one in rescued {
             let name = format!("w0-{:08}.sn3s", one.segment);
             assert!(verify(&directory.join(name)).expect("a segment").is_whole());

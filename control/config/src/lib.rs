@@ -23,5 +23,5 @@ pub use model::{
 };
 pub use pattern::{Pattern, normalize_user};
 pub use policy::{HeaderPolicy, Preset};
-pub use route::{Auth, HeaderMatch, Next, Route, Transfer};
+pub use route::{Auth, HeaderMatch, Next, Record, Route, Transfer};
 pub use target::{Host, SipTarget};

@@ -367,6 +367,14 @@ pub struct Recording {
     pub segment_bytes: u64,
     /// Whether media before the answer is captured.
     pub early_media: bool,
+    /// Whether a recording's extents are chained by hash, so that any later change shows.
+    pub hash_chain: bool,
+    /// Days after which an ended recording is deleted.
+    pub keep_days: Option<u32>,
+    /// Bytes of all recordings above which the oldest are deleted.
+    pub quota_bytes: Option<u64>,
+    /// Ed25519 private key (PKCS#8 PEM) that signs receipts, evidence and audits.
+    pub signing_key_file: Option<std::path::PathBuf>,
 }
 
 impl Default for Recording {
@@ -375,6 +383,10 @@ impl Default for Recording {
             writer: Writer::Extent,
             segment_bytes: 256 << 20,
             early_media: false,
+            hash_chain: true,
+            keep_days: None,
+            quota_bytes: None,
+            signing_key_file: None,
         }
     }
 }

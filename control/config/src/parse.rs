@@ -443,14 +443,29 @@ fn read_recording(recording: &mut Recording, mut section: Section<'_>, report: &
     {
         recording.early_media = early;
     }
+    if let Some(chain) = section
+        .take("hash_chain")
+        .and_then(|item| item.boolean(report))
+    {
+        recording.hash_chain = chain;
+    }
+    recording.keep_days = section
+        .take("keep_days")
+        .and_then(|item| item.integer_u32(report, 1, 36_500));
+    recording.quota_bytes = section
+        .take("quota_bytes")
+        .and_then(|item| item.integer(report, 1 << 20, 1 << 60));
+    if let Some(text) = section
+        .take("signing_key_file")
+        .and_then(|item| item.string(report))
+    {
+        recording.signing_key_file = (!text.text.is_empty()).then(|| text.text.into());
+    }
     section.unbuilt(
         report,
         &[
             ("journal_keep_h", Unbuilt::Absent),
-            ("keep_days", Unbuilt::Absent),
-            ("quota_bytes", Unbuilt::Absent),
             ("dtmf", Unbuilt::Text("keep")),
-            ("hash_chain", Unbuilt::Boolean(true)),
             ("key_file", Unbuilt::Empty),
         ],
     );

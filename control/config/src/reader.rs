@@ -124,8 +124,6 @@ pub(crate) enum Default {
     Text(&'static str),
     /// An integer.
     Integer(i64),
-    /// A boolean.
-    Boolean(bool),
 }
 
 impl Default {
@@ -136,7 +134,6 @@ impl Default {
             (Self::Empty, DeValue::Table(table)) => table.is_empty(),
             (Self::Text(default), DeValue::String(text)) => text == default,
             (Self::Integer(default), value) => integer_of(value) == Some(*default),
-            (Self::Boolean(default), DeValue::Boolean(given)) => given == default,
             _ => false,
         }
     }

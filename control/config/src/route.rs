@@ -17,6 +17,28 @@ pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
 }
 
+/// Whether a route's calls are captured here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Record {
+    /// Not by itself.
+    #[default]
+    No,
+    /// From the answer on.
+    Yes,
+    /// When somebody asks for it.
+    OnDemand,
+    /// From the answer on, and discarded at the end unless somebody asks to keep it.
+    KeepOnDemand,
+}
+
+impl Record {
+    /// Capture starts without being asked for.
+    #[must_use]
+    pub const fn starts_itself(self) -> bool {
+        matches!(self, Self::Yes | Self::KeepOnDemand)
+    }
+}
+
 /// One route. All conditions must hold; an absent one always does.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -44,8 +66,8 @@ pub struct Route {
     pub capture_headers: Vec<String>,
     /// The tenant its calls belong to.
     pub tenant: Option<String>,
-    /// Whether it is recorded here from the answer on.
-    pub record: bool,
+    /// Whether and how it is recorded here.
+    pub record: Record,
     /// What happens to digest challenges and credentials.
     pub auth: Auth,
     /// Longest wait for a provisional response, in milliseconds.
@@ -149,7 +171,7 @@ pub(crate) fn read(mut section: Section<'_>, number: usize, report: &mut Report<
         transfer: Transfer::Handle,
         capture_headers: Vec::new(),
         tenant: None,
-        record: false,
+        record: Record::No,
         auth: Auth::Pass,
         connect_timeout_ms: 4000,
         ring_timeout_s: 120,
@@ -374,19 +396,18 @@ fn check_template(template: &str, groups: usize) -> Result<String, String> {
     Ok(template.to_owned())
 }
 
-fn read_record(item: &Item<'_>, report: &mut Report<'_>) -> bool {
+fn read_record(item: &Item<'_>, report: &mut Report<'_>) -> Record {
     match item.value.get_ref() {
-        DeValue::Boolean(record) => *record,
-        DeValue::String(mode) if mode == "on_demand" || mode == "keep_on_demand" => {
-            item.complain(report, format!("{mode:?}: not supported yet"));
-            false
-        }
+        DeValue::Boolean(true) => Record::Yes,
+        DeValue::Boolean(false) => Record::No,
+        DeValue::String(mode) if mode == "on_demand" => Record::OnDemand,
+        DeValue::String(mode) if mode == "keep_on_demand" => Record::KeepOnDemand,
         _ => {
             item.complain(
                 report,
                 "must be true, false, \"on_demand\" or \"keep_on_demand\"",
             );
-            false
+            Record::No
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod link;
 pub mod metrics;
 pub mod recovery;
+pub mod retention;
 pub mod run;
 pub mod trace;
 pub mod transport;

@@ -9,8 +9,9 @@ use trunkline_link::pool::PoolReader;
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::count_recording;
 use trunkline_sinks::verdict::StreamCounts;
+use trunkline_sn3::chain::START;
 use trunkline_sn3::record::ClockTriple;
-use trunkline_sn3::recover::{Image, LastPlace, last_places, rescue};
+use trunkline_sn3::recover::{Image, LastPlace, last_places, link_of, rescue};
 
 use crate::b2bua::RecoveredPlace;
 use crate::clock::monotonic_ns;
@@ -39,6 +40,7 @@ pub fn rescue_pool(
     pool: &PoolReader,
     segments: &Path,
     live: &BTreeSet<u64>,
+    hash_chain: bool,
 ) -> HashMap<u64, RecoveredPlace> {
     let mut images = Vec::new();
     for (index, meta) in pool.unfinished() {
@@ -58,7 +60,7 @@ pub fn rescue_pool(
         utc_ns,
         ..ClockTriple::default()
     };
-    match rescue(segments, &images, u64::from(pool.pid()), clock) {
+    match rescue(segments, &images, u64::from(pool.pid()), clock, hash_chain) {
         Ok(rescued) => {
             info!(
                 extents = rescued.len(),
@@ -76,6 +78,7 @@ pub fn rescue_pool(
             next_ordinal: last.next_ordinal,
             last_segment: last.segment,
             last_page: last.page,
+            chain_head: link_of(segments, last.segment, last.page).unwrap_or(START),
         };
         (recording, place)
     };

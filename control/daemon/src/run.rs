@@ -15,6 +15,7 @@ use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
 use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sip::transaction::{Endpoint, Transmit};
+use trunkline_sn3::proof::Signer;
 
 use crate::api::events::EventHub;
 use crate::api::handle::{ControlHandle, Request};
@@ -24,6 +25,7 @@ use crate::clock::Moment;
 use crate::link::{Link, Notice};
 use crate::metrics::Metrics;
 use crate::recovery::{recount, rescue_pool};
+use crate::retention::{self, Retention};
 use crate::trace::Trace;
 use crate::transport::{Incoming, TransportCounters, Transports};
 
@@ -67,6 +69,11 @@ pub async fn run(config: Config) -> Result<()> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {}", config.data_dir.display()))?;
     let catalog = open_catalog(&config)?;
+    let signer = config.recording.signing_key_file.as_deref();
+    let signer = signer.map(Signer::load).transpose()?.map(Arc::new);
+    if let Some(signer) = &signer {
+        info!(public_key = signer.public_key(), "receipts are signed");
+    }
     let metrics = Arc::new(Metrics::default());
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
     let counters = Arc::new(TransportCounters::default());
@@ -84,6 +91,7 @@ pub async fn run(config: Config) -> Result<()> {
             metrics: Arc::clone(&metrics),
             trace: trace.clone(),
             data_dir: config.data_dir.clone(),
+            signer: signer.clone(),
             token: config.control.token.clone(),
         },
     )?;
@@ -91,10 +99,17 @@ pub async fn run(config: Config) -> Result<()> {
     for listen in &config.sip.listen {
         info!(%listen, "SIP");
     }
+    let retention = Retention::start(
+        catalog.handle(),
+        config.segments_dir(),
+        retention::rules(&config.recording),
+    )?;
     let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
     let (recounts, recounted) = mpsc::channel(RECOUNTS_MAX);
+    let mut b2bua = new_b2bua(&config, &transports, events, &metrics);
+    b2bua.sign_with(signer);
     let core = Core {
-        b2bua: new_b2bua(&config, &transports, events, &metrics),
+        b2bua,
         link: Link::new(config.dataplane_socket()),
         catalog: catalog.handle(),
         config,
@@ -112,6 +127,7 @@ pub async fn run(config: Config) -> Result<()> {
         warn!("the catalog could not be written to the end");
     }
     drop(api);
+    drop(retention);
     drop(catalog);
     info!("control ends");
     Ok(())
@@ -157,11 +173,7 @@ fn open_catalog(config: &Config) -> Result<CatalogThread> {
             warn!(damage, "while rebuilding the catalog");
         }
     }
-    let thread = CatalogThread::start(catalog, path)?;
-    if segments.is_dir() {
-        thread.handle().erase_deleted(&segments)?;
-    }
-    Ok(thread)
+    Ok(CatalogThread::start(catalog, path)?)
 }
 
 impl Core {
@@ -304,8 +316,11 @@ impl Core {
                 self.flush();
                 let segments = self.config.segments_dir();
                 let (live, _) = self.b2bua.live();
-                let rescued =
-                    tokio::task::spawn_blocking(move || rescue_pool(&pool, &segments, &live)).await;
+                let chain = self.config.recording.hash_chain;
+                let rescued = tokio::task::spawn_blocking(move || {
+                    rescue_pool(&pool, &segments, &live, chain)
+                })
+                .await;
                 let rescued = rescued.unwrap_or_default();
                 self.b2bua.recovered(&rescued, &Moment::now());
                 // Reads whole recordings: their calls go on meanwhile.
@@ -373,6 +388,7 @@ impl Core {
                     };
                     self.catalog.put_recording(recording.object, storage);
                 }
+                CatalogWrite::DiscardUnkept => self.discard_unkept(),
             }
         }
         for lookup in self.b2bua.take_lookups() {
@@ -381,9 +397,22 @@ impl Core {
         self.metrics.set_calls_active(self.b2bua.calls_active());
     }
 
+    /// Off the signalling's thread: it waits for the disk.
+    fn discard_unkept(&self) {
+        let (catalog, segments) = (self.catalog.clone(), self.config.segments_dir());
+        tokio::task::spawn_blocking(move || {
+            let _ = catalog.flush(EXIT_PATIENCE);
+            let discarded = catalog.discard_unkept();
+            if let Err(error) = discarded.and_then(|_| catalog.erase_deleted(&segments)) {
+                warn!(%error, "a recording that nobody kept is not erased yet");
+            }
+        });
+    }
+
     fn tick(&mut self) {
         use std::sync::atomic::Ordering::Relaxed;
         self.link.beat();
+        self.b2bua.watch_recordings(&Moment::now());
         self.metrics
             .set_recordings_active(self.b2bua.live().0.len());
         let refused = self.counters.not_allowed.load(Relaxed);

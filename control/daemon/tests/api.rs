@@ -68,6 +68,7 @@ impl Server {
             catalog: catalog_thread.handle(),
             metrics: Arc::new(Metrics::default()),
             data_dir: folder.path().to_owned(),
+            signer: None,
             token: token.map(str::to_owned),
         };
         let api = ApiServer::start("127.0.0.1:0".parse().unwrap(), context).unwrap();
@@ -529,6 +530,23 @@ fn media_and_receipt_of_a_recording_come_out_whole() {
         (&receipt["verdict"], &receipt["callee"]["written"]),
         (&json!("complete"), &json!(250))
     );
+    assert_eq!(receipt["chain"]["algorithm"], "blake3");
+    let evidence = server.get(&format!("{target}/evidence"));
+    assert_eq!(
+        (evidence.status, evidence.header("content-type")),
+        (200, Some("application/x-tar"))
+    );
+    let file = server._folder.path().join("evidence.tar");
+    std::fs::write(&file, &evidence.body).unwrap();
+    let report = trunkline_sn3::evidence::verify(&file, None).unwrap();
+    assert!(report.is_whole(), "{:?}", report.damages);
+    assert_eq!(report.recording_id, script.recording_id);
+    assert_eq!(
+        report.chain_head.as_deref(),
+        receipt["chain"]["head"].as_str()
+    );
+    let copy = trunkline_sn3::Capture::open(&file).unwrap();
+    assert_eq!(copy.facts().audio_frames, [250, 250]);
     let mut deleted: Recording = serde_json::from_value(server.get(&target).json()).unwrap();
     deleted.state = RecordingState::Deleted;
     server.catalog.put_recording(
@@ -540,6 +558,9 @@ fn media_and_receipt_of_a_recording_come_out_whole() {
     );
     server.get(&format!("{target}/wav")).refused(410, "deleted");
     server.get(&format!("{target}/sn3")).refused(410, "deleted");
+    server
+        .get(&format!("{target}/evidence"))
+        .refused(410, "deleted");
     assert_eq!(server.get(&target).json()["state"], "deleted");
     server
         .get("/v1/recordings/nobody/wav")
@@ -832,6 +853,7 @@ fn a_core_that_is_gone_is_said_not_waited_for() {
         catalog: thread.handle(),
         metrics: Arc::new(Metrics::default()),
         data_dir: folder.path().to_owned(),
+        signer: None,
         token: None,
     };
     let api = ApiServer::start("127.0.0.1:0".parse().unwrap(), context).unwrap();
@@ -858,6 +880,7 @@ fn a_core_that_is_gone_is_said_not_waited_for() {
             catalog: thread.handle(),
             metrics: Arc::new(Metrics::default()),
             data_dir: folder.path().to_owned(),
+            signer: None,
             token: None,
         }
     });

@@ -12,6 +12,8 @@ mod targets;
 mod transfer;
 #[path = "b2bua/traps.rs"]
 mod traps;
+#[path = "b2bua/watch.rs"]
+mod watch;
 
 use common::{Fault, World, sdp};
 use trunkline_control::api::handle::RecordingAction;

@@ -203,6 +203,9 @@ pub struct Call {
     /// Ids of its recordings, oldest first.
     #[serde(default)]
     pub recordings: Vec<String>,
+    /// Whether it was to be recorded: by its route, or because somebody asked for it.
+    #[serde(default)]
+    pub recording_expected: bool,
     /// Attributes.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
@@ -278,6 +281,10 @@ pub struct Recording {
     /// On legal hold: it cannot be deleted.
     #[serde(default)]
     pub held: bool,
+    /// Of a recording that is discarded at its end unless somebody asks to keep it: whether that was
+    /// asked. `None` = it is kept anyway.
+    #[serde(default)]
+    pub kept: Option<bool>,
 }
 
 /// A pause of a recording, relative to its start.
@@ -365,4 +372,50 @@ pub struct Receipt {
     pub callee: Tally,
     /// Each stream.
     pub streams: Vec<StreamTally>,
+    /// Hash chain over what was written, once all of it is on disk.
+    pub chain: Option<Chain>,
+}
+
+/// The hash chain of a recording: one value that stands for every byte of its extents.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Chain {
+    /// `blake3`.
+    pub algorithm: String,
+    /// The last link, hexadecimal.
+    pub head: String,
+    /// Ed25519 over what [`trunkline_sn3::proof::statement`] takes of the recording, hexadecimal.
+    pub signature: Option<String>,
+    /// The public key that checks it, hexadecimal.
+    pub public_key: Option<String>,
+}
+
+impl Chain {
+    /// The chain that ends with this link; `None` when it is no link (zeros).
+    #[must_use]
+    pub fn ending_with(head: &trunkline_sn3::chain::Link) -> Option<Self> {
+        (*head != trunkline_sn3::chain::START).then(|| Self {
+            algorithm: "blake3".to_owned(),
+            head: trunkline_sn3::chain::to_hex(head),
+            signature: None,
+            public_key: None,
+        })
+    }
+}
+
+impl Recording {
+    /// Signs the receipt with the chain's head. Nothing happens where there is no chain.
+    pub fn sign(&mut self, signer: &trunkline_sn3::proof::Signer) {
+        let Ok(said) = serde_json::to_value(&*self) else {
+            return;
+        };
+        let chain = self
+            .receipt
+            .as_mut()
+            .and_then(|receipt| receipt.chain.as_mut());
+        if let Some(chain) = chain {
+            chain.signature = Some(signer.sign(&trunkline_sn3::proof::statement(&said)));
+            chain.public_key = Some(signer.public_key());
+        }
+    }
 }

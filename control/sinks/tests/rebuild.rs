@@ -68,7 +68,16 @@ fn everything_that_was_recorded_is_listed_again() {
     );
     assert_eq!((recording.started_at, recording.duration_ms), (START, 6000));
     assert_eq!(recording.participants[1].role, Role::Callee);
-    assert_eq!(recording.receipt.unwrap().caller.written, 300);
+    let receipt = recording.receipt.unwrap();
+    assert_eq!(receipt.caller.written, 300);
+    let head = receipt
+        .chain
+        .expect("the last extent has the chain's head")
+        .head;
+    assert_eq!(
+        (head.len(), head.contains(|c: char| !c.is_ascii_hexdigit())),
+        (64, false)
+    );
     assert_eq!(recording.sip_call_ids, ["a7@test", "b7@test"]);
     assert_eq!(recording.attributes["queue"], "sales");
 

@@ -28,12 +28,12 @@ use trunkline_link::counters::{CounterWriter, RecorderCounter};
 use trunkline_link::pool::Extent;
 use trunkline_sn3::file::{DirectoryStore, SegmentStore};
 use trunkline_sn3::record::ClockTriple;
-use trunkline_sn3::recover;
+use trunkline_sn3::{chain, recover};
 
 use crate::worker::message::Bell;
 pub use message::{CaptureQueues, Closed, DiskDrop, RecorderCommand, RecorderNotice};
 use series::Series;
-use track::Tracks;
+use track::{Tip, Tracks};
 
 /// Pause after a turn that had work, so that what comes next comes in batches.
 const NAP: Duration = Duration::from_millis(10);
@@ -55,6 +55,8 @@ pub struct RecorderSettings {
     pub waiting_max: usize,
     /// Between durable points, ns.
     pub checkpoint_ns: u64,
+    /// Extents are chained by hash.
+    pub hash_chain: bool,
 }
 
 impl RecorderSettings {
@@ -71,6 +73,7 @@ impl RecorderSettings {
             disk_wait_ns: 2_000_000_000,
             waiting_max: (extents / 4).max(1),
             checkpoint_ns: 1_000_000_000,
+            hash_chain: true,
         }
     }
 
@@ -324,13 +327,25 @@ impl<S: SegmentStore> Recorder<S> {
                     prev_segment,
                     prev_page,
                 } => {
-                    let prev = (prev_segment, prev_page);
+                    let prev = self.tip_of(prev_segment, prev_page);
                     self.shared
                         .tracks
                         .begin(session, recording, first_ordinal, prev);
                 }
                 RecorderCommand::Stop => self.stopping = true,
             }
+        }
+    }
+
+    /// The last extent that an earlier dataplane wrote of a recording.
+    fn tip_of(&self, segment: u32, page: u32) -> Tip {
+        let link = (segment != 0 && self.shared.settings.hash_chain)
+            .then(|| self.shared.store.link_of(segment, page))
+            .flatten();
+        Tip {
+            segment,
+            page,
+            link: link.unwrap_or(chain::START),
         }
     }
 

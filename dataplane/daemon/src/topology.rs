@@ -107,6 +107,7 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
     }
     let mut settings = RecorderSettings::new(&config.data_dir, pool.extents(), cores.len());
     settings.segment_bytes = config.recording.segment_bytes;
+    settings.hash_chain = config.recording.hash_chain;
     // Calls that began together close their extents together: one each has to be ready.
     settings.ready_extents = (pool.extents() / (2 * cores.len())).max(1);
     leave_cores_to_workers(&cores);

@@ -503,6 +503,8 @@ pub enum Event {
         last_segment: u32,
         last_page: u32,
         bytes: u64,
+        /// Head of the hash chain over its extents (BLAKE3); zeros = not chained.
+        chain_head: [u8; 32],
         streams: Vec<StreamReceipt>,
     },
     /// Every 2 s for each fork: what it has sent, and when anything last came from the recorder

@@ -24,7 +24,7 @@ use crate::shared_map::{SharedMap, SharedPlain, Writers};
 /// `TLLINK01`, changed with any incompatible change of this file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TLLINK01");
 /// Version of the messages: changed with any change of message.rs or codec.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const HEADER_OFFSET: usize = 0;
 const COMMAND_CURSORS_OFFSET: usize = 4096;

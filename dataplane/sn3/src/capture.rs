@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::assemble::Assemble;
 use crate::classic::{ClassicFormat, ClassicFrames};
+use crate::evidence;
 use crate::export::{ClassicWriter, ExportTotals};
 use crate::facts::{CallChange, CallClose, CallOpen, LegFact, PayloadFact};
 use crate::frame::{Frame, FrameKind};
@@ -296,6 +297,9 @@ impl Capture {
             path: path.to_path_buf(),
             cause,
         })?;
+        if evidence::looks_like_evidence(&bytes) {
+            return Self::open_evidence(bytes, path);
+        }
         if !SegmentReader::looks_like_segment(&bytes) {
             return Self::over_blob(bytes, path);
         }
@@ -308,6 +312,29 @@ impl Capture {
                 recordings,
             }),
         }
+    }
+
+    /// The recording in an evidence archive. Offsets of damage are the archive's, those of frames count
+    /// from the start of its segment.
+    fn open_evidence(bytes: Bytes, path: &Path) -> Result<Self, CaptureError> {
+        let not_a_capture = || CaptureError::NotACapture {
+            path: path.to_path_buf(),
+        };
+        let range = evidence::segment_range(&bytes).ok_or_else(not_a_capture)?;
+        let base = range.start as u64;
+        let segment = SegmentReader::over(bytes.part(range), path)?;
+        let recordings = segment.recordings();
+        let [recording] = recordings[..] else {
+            return Err(CaptureError::ManyRecordings {
+                path: path.to_path_buf(),
+                recordings,
+            });
+        };
+        let mut capture = Self::over_recording(RecordingReader::in_segment(segment, recording)?);
+        for damage in &mut capture.damages {
+            damage.offset += base;
+        }
+        Ok(capture)
     }
 
     /// Opens a blob (exported call or classic) in memory; `name` is used in messages.

@@ -1,7 +1,8 @@
-//! Erases a recording: its frames are punched out of the segments, which stay readable for others.
+//! Erases recordings: their frames are punched out of the segments, which stay readable for others.
 //!
 //! An erased extent keeps its header, flagged, so that a hole can be told from damage.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use crate::capture::CaptureError;
 use crate::extent::{ExtentHeader, extent_flags};
 use crate::layout::{UNIT, VERSION};
 use crate::reader::SegmentReader;
@@ -26,39 +28,74 @@ pub struct Erased {
     pub segments_removed: u32,
 }
 
-/// Erases all extents of a recording from a directory of segments. May be repeated.
+/// Erases all extents of these recordings from a directory of segments. May be repeated.
 ///
 /// # Errors
-/// Those of the disk; what was erased before stays erased.
-pub fn erase_recording(directory: &Path, recording: u64) -> io::Result<Erased> {
+/// A segment could not be read or written, so that extents may be left in it: the others were erased
+/// all the same. The error names the first such segment and says how many there are.
+pub fn erase_recordings(directory: &Path, recordings: &BTreeSet<u64>) -> io::Result<Erased> {
     let mut erased = Erased::default();
+    let mut failed: Option<(io::Error, usize)> = None;
     for (_, path) in list(directory)? {
-        let Ok(reader) = SegmentReader::open(&path) else {
-            continue;
-        };
-        let (entries, _) = reader.index();
-        let own: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.recording == recording)
-            .collect();
-        if own.is_empty() {
-            continue;
-        }
-        let file = OpenOptions::new().write(true).open(&path)?;
-        for entry in own {
-            erased.bytes += erase_extent(&file, &reader, entry)?;
-            erased.extents += 1;
-        }
-        file.sync_data()?;
-        let left = entries
-            .iter()
-            .any(|entry| entry.recording != recording && lives(&reader, entry));
-        if !left && reader.footer().is_some() {
-            std::fs::remove_file(&path)?;
-            erased.segments_removed += 1;
+        if let Err(error) = erase_in_segment(&path, recordings, &mut erased) {
+            let named = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let (first, count) = failed.take().unwrap_or((named, 0));
+            failed = Some((first, count + 1));
         }
     }
-    Ok(erased)
+    match failed {
+        None => Ok(erased),
+        Some((error, count)) => Err(io::Error::new(
+            error.kind(),
+            format!("{count} segments may still hold what is to be erased: {error}"),
+        )),
+    }
+}
+
+fn erase_in_segment(
+    path: &Path,
+    recordings: &BTreeSet<u64>,
+    erased: &mut Erased,
+) -> io::Result<()> {
+    let reader = match SegmentReader::open(path) {
+        Ok(reader) => reader,
+        Err(error) => return judge_unreadable(path, error),
+    };
+    let (entries, _) = reader.index();
+    let own: Vec<_> = entries
+        .iter()
+        .filter(|entry| recordings.contains(&entry.recording))
+        .collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    for entry in own {
+        erased.bytes += erase_extent(&file, &reader, entry)?;
+        erased.extents += 1;
+    }
+    file.sync_data()?;
+    let left = entries
+        .iter()
+        .any(|entry| !recordings.contains(&entry.recording) && lives(&reader, entry));
+    if !left && reader.footer().is_some() {
+        std::fs::remove_file(path)?;
+        erased.segments_removed += 1;
+    }
+    Ok(())
+}
+
+/// A segment that is gone meanwhile, or that nothing was written to yet, holds nothing.
+fn judge_unreadable(path: &Path, error: CaptureError) -> io::Result<()> {
+    match error {
+        CaptureError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        CaptureError::Io { cause, .. } => Err(cause),
+        _ if path.metadata().is_ok_and(|metadata| metadata.len() == 0) => Ok(()),
+        other => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            other.to_string(),
+        )),
+    }
 }
 
 fn lives(reader: &SegmentReader, entry: &DirectoryEntry) -> bool {

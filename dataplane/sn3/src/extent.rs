@@ -2,9 +2,11 @@
 //!
 //! The worker's half ([`Appender`]) never allocates and never fails for another reason than room.
 
+use crate::chain::{self, LINK_BYTES, Link};
 use crate::frame::{self, FrameError, FrameHead, FrameKind, RawFrame, flags};
 use crate::layout::{
-    EXTENT_HEADER, EXTENT_MAGIC, EXTENT_UNITS_MAX, PAYLOAD_MAX, UNIT, VERSION, frame_bytes,
+    EXTENT_HEADER, EXTENT_MAGIC, EXTENT_UNITS_MAX, PAYLOAD_MAX, TRAILER_MAX, UNIT, VERSION,
+    frame_bytes,
 };
 
 /// Flags of an extent.
@@ -13,7 +15,7 @@ pub mod extent_flags {
     pub const SEALED: u8 = 1;
     /// Reserved for encrypted frames; not written by this version.
     pub const ENCRYPTED: u8 = 1 << 1;
-    /// Reserved for a hash-chain trailer; not written by this version.
+    /// Ends with a link of the recording's hash chain, see [`crate::chain`].
     pub const CHAINED: u8 = 1 << 2;
     /// The recording's last extent.
     pub const LAST: u8 = 1 << 3;
@@ -104,7 +106,7 @@ impl ExtentHeader {
             dropped: single(52),
         };
         let fits = (1..=EXTENT_UNITS_MAX).contains(&header.units)
-            && (EXTENT_HEADER..=header.bytes()).contains(&(header.used as usize));
+            && (EXTENT_HEADER..=header.body_end()).contains(&(header.used as usize));
         (header.version == VERSION && fits).then_some(header)
     }
 
@@ -112,6 +114,12 @@ impl ExtentHeader {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.units as usize * UNIT
+    }
+
+    /// Where the frames and the zeros behind them end: there the trailer starts.
+    #[must_use]
+    pub const fn body_end(&self) -> usize {
+        self.bytes() - trailer_bytes(self.flags)
     }
 
     /// A stretch of no recording in which nothing is left after a crash or a refused write.
@@ -124,6 +132,16 @@ impl ExtentHeader {
     #[must_use]
     pub const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+}
+
+/// Bytes of the trailer that an extent with these flags ends with.
+#[must_use]
+pub const fn trailer_bytes(flags: u8) -> usize {
+    if flags & extent_flags::ERASED == 0 && flags & extent_flags::CHAINED != 0 {
+        LINK_BYTES
+    } else {
+        0
     }
 }
 
@@ -199,8 +217,9 @@ impl Appender {
         head: &FrameHead,
         payload: &[u8],
     ) -> Result<u32, AppendError> {
+        let end = extent.len() - TRAILER_MAX;
         let room = extent
-            .get_mut(self.used as usize..)
+            .get_mut(self.used as usize..end)
             .ok_or(AppendError::NoRoom)?;
         if let Some(bytes) = frame::encode(room, self.seed, head, payload) {
             self.used += bytes as u32;
@@ -217,10 +236,11 @@ impl Appender {
         payload: &[u8],
     ) -> Result<u32, AppendError> {
         let stored = frame::stored_bytes(payload.len());
-        if stored > extent.len() - EXTENT_HEADER {
+        let end = extent.len() - TRAILER_MAX;
+        if stored > end - EXTENT_HEADER {
             return Err(AppendError::TooLong);
         }
-        if self.used as usize + stored > extent.len() {
+        if self.used as usize + stored > end {
             return Err(AppendError::NoRoom);
         }
         for (index, (shape, piece)) in frame::pieces(payload).enumerate() {
@@ -250,16 +270,38 @@ pub struct Seal {
     pub dropped: u32,
     /// Flags to set beside [`extent_flags::SEALED`].
     pub flags: u8,
+    /// The link of the recording's extent before this one ([`chain::START`] for the first): the
+    /// extent is chained to it. `None` = not chained.
+    pub previous_link: Option<Link>,
+}
+
+impl Seal {
+    /// Flags of the sealed extent.
+    const fn all_flags(&self) -> u8 {
+        let chained = if self.previous_link.is_some() {
+            extent_flags::CHAINED
+        } else {
+            0
+        };
+        self.flags | extent_flags::SEALED | chained
+    }
+
+    /// Bytes of the sealed extent, whole units.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        (self.used as usize + trailer_bytes(self.all_flags())).next_multiple_of(UNIT)
+    }
 }
 
 /// Seals an open extent in place and returns its header; it now is `header.bytes()` long:
 /// only the units in use are to be written.
 ///
-/// `None` when the extent has no open header or `used` is not its frames' end.
+/// `None` when the extent has no open header, is shorter than [`Seal::bytes`], or `used` is not its
+/// frames' end.
 pub fn seal(extent: &mut [u8], seal: &Seal) -> Option<ExtentHeader> {
     let mut header = ExtentHeader::decode(extent)?;
     let used = seal.used as usize;
-    if used > extent.len() || header.has(extent_flags::SEALED) {
+    if seal.bytes() > extent.len() || header.has(extent_flags::SEALED) {
         return None;
     }
     let mut frames = 0u32;
@@ -274,8 +316,8 @@ pub fn seal(extent: &mut [u8], seal: &Seal) -> Option<ExtentHeader> {
         at += frame.bytes;
     }
     let span_us = last_wall.saturating_sub(first_wall.unwrap_or(last_wall)) / 1000;
-    header.units = used.div_ceil(UNIT) as u8;
-    header.flags = seal.flags | extent_flags::SEALED;
+    header.units = (seal.bytes() / UNIT) as u8;
+    header.flags = seal.all_flags();
     header.used = seal.used;
     header.prev_segment = seal.prev_segment;
     header.prev_page = seal.prev_page;
@@ -285,8 +327,13 @@ pub fn seal(extent: &mut [u8], seal: &Seal) -> Option<ExtentHeader> {
     extent[used..header.bytes()].fill(0);
     header.checksum = 0;
     extent[..EXTENT_HEADER].copy_from_slice(&header.encode());
-    header.checksum = checksum(&extent[..header.bytes()]);
-    extent[..EXTENT_HEADER].copy_from_slice(&header.encode());
+    let extent = &mut extent[..header.bytes()];
+    if let Some(previous) = &seal.previous_link {
+        chain::relink(extent, &mut header, previous);
+    } else {
+        header.checksum = checksum(extent);
+        extent[..EXTENT_HEADER].copy_from_slice(&header.encode());
+    }
     Some(header)
 }
 
@@ -461,7 +508,7 @@ mod tests {
         let mut extent = vec![0u8; UNIT];
         let mut appender = Appender::open(&mut extent, 1, 0, 0);
         while appender.append(&mut extent, &head(0), &[5; 160]).is_ok() {}
-        assert_eq!(appender.used() as usize, EXTENT_HEADER + 21 * 192);
+        assert_eq!(appender.used() as usize, EXTENT_HEADER + 20 * 192);
         assert_eq!(
             appender.append(&mut extent, &head(0), &[5; 160]),
             Err(AppendError::NoRoom)
@@ -505,6 +552,7 @@ mod tests {
             prev_page: 5,
             dropped: 7,
             flags: extent_flags::LAST,
+            previous_link: Some([9; 32]),
         };
         let header = seal(&mut extent, &asked).expect("sealed");
         assert_eq!(

@@ -88,6 +88,8 @@ pub struct CallOpen {
     pub legs: Vec<LegFact>,
     /// Call attributes.
     pub attributes: std::collections::BTreeMap<String, String>,
+    /// The recording is to be discarded at its end, unless a change says `kept`.
+    pub keep_on_demand: bool,
 }
 
 /// Frame kind call-change: only what changed is present; valid from the frame's `wall_ns` on.
@@ -108,6 +110,8 @@ pub struct CallChange {
     pub sip_call_ids: Vec<String>,
     /// Attributes changed.
     pub attributes: std::collections::BTreeMap<String, String>,
+    /// Somebody asked to keep a recording that would be discarded.
+    pub kept: bool,
 }
 
 /// Frame kind call-close.

@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use nix::sys::statvfs::fstatvfs;
 
-use crate::segment;
+use crate::chain::Link;
+use crate::{recover, segment};
 
 /// A file that a segment is written to. Offsets and lengths of writes are whole units.
 pub trait SegmentFile {
@@ -54,6 +55,10 @@ pub trait SegmentStore {
     /// # Errors
     /// Those of the disk.
     fn create(&mut self, worker: u16) -> io::Result<(u32, Self::File)>;
+
+    /// The hash chain's link of an extent that an earlier process wrote; `None` when it has none or
+    /// cannot be read.
+    fn link_of(&self, segment: u32, page: u32) -> Option<Link>;
 }
 
 /// Segments in a directory of a real file system.
@@ -111,6 +116,10 @@ impl SegmentStore for DirectoryStore {
         // The name is durable before anything that refers to it.
         lock.sync_all()?;
         Ok((number, file))
+    }
+
+    fn link_of(&self, segment: u32, page: u32) -> Option<Link> {
+        recover::link_of(&self.directory, segment, page)
     }
 }
 

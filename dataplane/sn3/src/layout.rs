@@ -10,6 +10,9 @@ pub const EXTENT_BYTES: usize = 16 * 1024;
 pub const EXTENT_UNITS_MAX: u8 = 16;
 /// Bytes of an extent's header.
 pub const EXTENT_HEADER: usize = 64;
+/// Most bytes behind an extent's frames that belong to the recorder: an authentication tag and a link
+/// of the hash chain. A worker leaves them free.
+pub const TRAILER_MAX: usize = 48;
 /// Bytes of a frame before the 17 classic ones.
 pub const PREFIX: usize = 15;
 /// Bytes of the classic SN3 frame header.
@@ -46,6 +49,7 @@ const _: () = assert!(FRAME_HEADER == 32);
 const _: () = assert!(EXTENT_BYTES.is_multiple_of(UNIT));
 const _: () = assert!(EXTENT_BYTES / UNIT <= EXTENT_UNITS_MAX as usize);
 const _: () = assert!(EXTENT_HEADER.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(TRAILER_MAX.is_multiple_of(FRAME_ALIGN));
 // Three of the longest frames fit an extent, so a fact of 12 KiB needs one extent or two.
-const _: () = assert!(EXTENT_HEADER + 3 * frame_bytes(PAYLOAD_MAX) <= EXTENT_BYTES);
+const _: () = assert!(EXTENT_HEADER + 3 * frame_bytes(PAYLOAD_MAX) + TRAILER_MAX <= EXTENT_BYTES);
 const _: () = assert!(frame_bytes(160) == 192);

@@ -3,18 +3,23 @@
 //! The layout is drawn in `docs/sn3.md`. A worker uses [`extent`] and [`frame`] only; the recorder
 //! uses [`writer`]; everything that reads uses [`capture`], which makes one of all formats.
 
+mod archive;
 mod assemble;
 pub mod capture;
+pub mod chain;
 pub mod classic;
 mod directory;
 pub mod erase;
+pub mod evidence;
 pub mod export;
 pub mod extent;
+pub mod extract;
 pub mod facts;
 pub mod file;
 pub mod frame;
 pub mod layout;
 mod map;
+pub mod proof;
 pub mod reader;
 pub mod record;
 pub mod recording;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,8 @@ pub enum Bytes {
     Map(Mmap),
     /// Memory.
     Memory(Vec<u8>),
+    /// A part of a mapped file.
+    Part(Mmap, Range<usize>),
 }
 
 impl Bytes {
@@ -54,6 +56,15 @@ impl Bytes {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self::Map(map))
     }
+
+    /// Only these bytes of it; none where they reach beyond its end.
+    #[must_use]
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::Map(map) => Self::Part(map, range),
+            other => Self::Memory(other.get(range).unwrap_or(&[]).to_vec()),
+        }
+    }
 }
 
 /// A file that is gone when it is closed.
@@ -79,6 +90,8 @@ impl Deref for Bytes {
         match self {
             Self::Map(map) => map,
             Self::Memory(bytes) => bytes,
+            // The range was judged when it was made.
+            Self::Part(map, range) => map.get(range.clone()).unwrap_or(&[]),
         }
     }
 }

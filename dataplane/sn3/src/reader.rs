@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::capture::{CaptureError, Damage};
+use crate::chain::{self, Link};
 use crate::extent::{ExtentHeader, checksum, extent_flags, walk};
 use crate::frame::{self, FrameKind, RawFrame};
 use crate::layout::{EXTENT_HEADER, EXTENT_MAGIC, FRAME_ALIGN, SEGMENT_MAGIC, UNIT};
@@ -29,6 +30,14 @@ pub struct ExtentView<'a> {
     pub header: ExtentHeader,
     /// Its bytes as far as the file has them.
     pub bytes: &'a [u8],
+}
+
+impl<'a> ExtentView<'a> {
+    /// Header, frames and the zeros behind them, without the trailer.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[..self.header.body_end().min(self.bytes.len())]
+    }
 }
 
 /// What hopping finds.
@@ -174,6 +183,13 @@ impl SegmentReader {
         } else {
             Err(("extent checksum differs", Some(view)))
         }
+    }
+
+    /// The hash chain's link of the whole extent at `page`; `None` when there is none.
+    #[must_use]
+    pub fn link_at(&self, page: u32) -> Option<Link> {
+        let view = self.extent_at(page).ok()?;
+        chain::stored(view.bytes, &view.header)
     }
 
     /// The extent at a byte offset by its header alone.
@@ -337,7 +353,7 @@ impl SegmentReader {
         let (recording, ordinal) = (view.header.recording, view.header.ordinal);
         let mut good = 0;
         let mut bad = None;
-        for item in Salvage::new(view.bytes, recording, ordinal) {
+        for item in Salvage::new(view.body(), recording, ordinal) {
             match item {
                 Ok(_) => good += 1,
                 Err(stretch) => {
@@ -445,7 +461,7 @@ pub fn is_whole(view: &ExtentView<'_>) -> bool {
 /// Whether the header of a damaged extent can be believed: a frame is bound to its recording and ordinal.
 fn has_good_frame(view: &ExtentView<'_>) -> bool {
     !view.header.has(extent_flags::DIRECTORY)
-        && Salvage::new(view.bytes, view.header.recording, view.header.ordinal)
+        && Salvage::new(view.body(), view.header.recording, view.header.ordinal)
             .any(|item| item.is_ok())
 }
 

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::assemble::Pieces;
 use crate::capture::{CaptureError, Damage};
+use crate::chain::Link;
 use crate::extent::{ExtentHeader, Walk, extent_flags, walk};
 use crate::frame::{Frame, FrameKind, RawFrame};
 use crate::layout::UNIT;
 use crate::reader::{ExtentView, Salvage, SegmentReader};
 use crate::record::DropRecord;
-use crate::segment;
+use crate::segment::{self, segment_flags};
 
 /// One extent of the recording.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +107,17 @@ impl RecordingReader {
             }
         }
         reader.finish(path)
+    }
+
+    /// From one opened segment alone.
+    ///
+    /// # Errors
+    /// No extent of the recording there.
+    pub fn in_segment(segment: SegmentReader, recording: u64) -> Result<Self, CaptureError> {
+        let path = segment.path().to_path_buf();
+        let mut reader = Self::empty(recording);
+        reader.add(segment);
+        reader.finish(&path)
     }
 
     fn empty(recording: u64) -> Self {
@@ -311,8 +323,13 @@ impl RecordingReader {
             let prev = (header.prev_segment, header.prev_page);
             let held = before.map_or((0, 0), |(segment, page, _)| (segment, page));
             let next = before.map_or(0, |(_, _, ordinal)| ordinal + 1);
+            let copied = segment
+                .header()
+                .is_some_and(|header| header.flags & segment_flags::EXTRACT != 0);
             let gap = if unknown {
                 header.ordinal > next
+            } else if copied {
+                header.ordinal > next && header.dropped == 0
             } else {
                 prev != held && header.ordinal > next
             };
@@ -344,7 +361,7 @@ impl RecordingReader {
             let before = found.len();
             let view = self.view(part);
             let mut good = 0;
-            for item in Salvage::new(view.bytes, self.recording, part.header.ordinal) {
+            for item in Salvage::new(view.body(), self.recording, part.header.ordinal) {
                 match item {
                     Ok(_) => good += 1,
                     Err(bad) => found.push(Damage {
@@ -434,6 +451,24 @@ impl RecordingReader {
         })
     }
 
+    /// The segments that hold its extents.
+    #[must_use]
+    pub fn segments(&self) -> &[SegmentReader] {
+        &self.segments
+    }
+
+    /// Its extents in order, whole or not.
+    pub fn extents_in_order(&self) -> impl Iterator<Item = ExtentView<'_>> {
+        self.parts.iter().map(|part| self.view(part))
+    }
+
+    /// Head of its hash chain: the link of its last extent; `None` when that has none.
+    #[must_use]
+    pub fn chain_head(&self) -> Option<Link> {
+        let part = self.parts.last().filter(|part| part.whole)?;
+        self.segments[part.segment].link_at(part.page)
+    }
+
     /// Whether the last extent is marked as the recording's end.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -493,7 +528,7 @@ impl<'a> StoredFrames<'a> {
         self.base = u64::from(part.page) * UNIT as u64;
         self.current = if !part.whole {
             Current::Damaged(Salvage::new(
-                view.bytes,
+                view.body(),
                 self.reader.recording,
                 part.header.ordinal,
             ))

@@ -1,10 +1,11 @@
 //! After a crash: finishes segments without a footer, and rescues extents from a dead process's pool.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::chain::{self, Follower, Link};
 use crate::extent::{ExtentHeader, Seal, checksum, extent_flags, good_until, seal};
 use crate::file::{DirectoryStore, DiskFile, SegmentFile};
 use crate::layout::{EXTENT_HEADER, EXTENT_UNITS_MAX, UNIT, VERSION};
@@ -70,7 +71,8 @@ pub fn finish_leftover(path: &Path) -> io::Result<Finished> {
             "the first unit is damaged",
         ));
     };
-    let (state, repairs, lost) = survey(&reader, &header);
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let (state, repairs, lost) = survey(&reader, &header, directory);
     drop(reader);
     if state.totals.extents == 0 {
         std::fs::remove_file(path)?;
@@ -101,7 +103,11 @@ fn reopen_locked(path: &Path) -> io::Result<DiskFile> {
 type Repairs = Vec<(u32, Vec<u8>)>;
 
 /// Looks at every extent of an unfinished segment and decides what to write over torn ones.
-fn survey(reader: &SegmentReader, header: &SegmentHeader) -> (Leftover, Repairs, Vec<(u64, u64)>) {
+fn survey(
+    reader: &SegmentReader,
+    header: &SegmentHeader,
+    directory: &Path,
+) -> (Leftover, Repairs, Vec<(u64, u64)>) {
     let mut state = Leftover {
         next_page: 1,
         length: reader.length(),
@@ -169,6 +175,7 @@ fn survey(reader: &SegmentReader, header: &SegmentHeader) -> (Leftover, Repairs,
         }
     }
     entries.sort_by_key(|(page, _)| *page);
+    rechain(reader, directory, &mut entries, &mut repairs);
     for (page, header) in entries {
         count_in(&mut state.totals, &header);
         if !listed.contains(&page) {
@@ -178,23 +185,73 @@ fn survey(reader: &SegmentReader, header: &SegmentHeader) -> (Leftover, Repairs,
     (state, repairs, lost)
 }
 
-/// Seals again what is good of a torn extent.
+/// Chains extents again: what follows one that was cut back or lost has a link that was made for
+/// something else. Such an extent is marked as recovered, and a head that was told before no longer
+/// fits: what was behind it is not what was written.
+fn rechain(
+    reader: &SegmentReader,
+    directory: &Path,
+    entries: &mut [(u32, ExtentHeader)],
+    repairs: &mut Repairs,
+) {
+    let mut links = HashMap::<u32, Link>::new();
+    let mut chains = Follower::default();
+    for (page, header) in entries {
+        let repaired = repairs.iter_mut().find(|(repaired, _)| repaired == page);
+        let bytes = match &repaired {
+            Some((_, bytes)) => bytes.as_slice(),
+            None => reader.raw(*page, header.bytes()),
+        };
+        let mut link = chain::stored(bytes, header);
+        let before = || match (header.prev_segment, header.prev_page) {
+            (segment, page) if segment == reader.number() => links.get(&page).copied(),
+            (segment, page) => link_of(directory, segment, page),
+        };
+        if let Some(previous) = chains.previous(header, before)
+            && link.is_some_and(|link| chain::link(&previous, bytes) != link)
+        {
+            let mut relinked = bytes.to_vec();
+            header.flags |= extent_flags::RECOVERED;
+            relinked[..EXTENT_HEADER].copy_from_slice(&header.encode());
+            link = Some(chain::relink(&mut relinked, header, &previous));
+            match repaired {
+                Some((_, bytes)) => *bytes = relinked,
+                None => repairs.push((*page, relinked)),
+            }
+        }
+        chains.note(header, link);
+        links.extend(link.map(|link| (*page, link)));
+    }
+}
+
+/// The link of the extent at a place in a directory of segments; `None` when it cannot be read or has
+/// none.
+#[must_use]
+pub fn link_of(directory: &Path, segment: u32, page: u32) -> Option<Link> {
+    let listed = list(directory).ok()?;
+    let (_, path) = listed.iter().find(|(number, _)| *number == segment)?;
+    SegmentReader::open(path).ok()?.link_at(page)
+}
+
+/// Seals again what is good of a torn extent. Its link is made anew afterwards.
 fn cut_back(bytes: &[u8]) -> Option<(ExtentHeader, Vec<u8>)> {
     let header = ExtentHeader::decode(bytes)?;
     let used = good_until(bytes, &header);
     if used as usize == EXTENT_HEADER {
         return None;
     }
-    let mut extent = bytes[..(used as usize).next_multiple_of(UNIT).min(bytes.len())].to_vec();
-    extent.resize((used as usize).next_multiple_of(UNIT), 0);
-    reopen_header(&mut extent, &header);
+    let chained = header.has(extent_flags::CHAINED);
     let asked = Seal {
         used,
         prev_segment: header.prev_segment,
         prev_page: header.prev_page,
         dropped: header.dropped,
         flags: extent_flags::RECOVERED,
+        previous_link: chained.then_some(chain::START),
     };
+    let mut extent = bytes[..asked.bytes().min(bytes.len())].to_vec();
+    extent.resize(asked.bytes(), 0);
+    reopen_header(&mut extent, &header);
     let header = seal(&mut extent, &asked)?;
     extent.truncate(header.bytes());
     Some((header, extent))
@@ -284,7 +341,8 @@ pub struct Rescued {
 /// Writes what a dead process had captured and not written into new segments of its workers' series.
 ///
 /// Each image is taken frame by frame to the first bad checksum. Extents that are on disk already
-/// are left out. The result is ordered by recording and ordinal.
+/// are left out. `chained`: they go on with their recordings' hash chains. The result is ordered by
+/// recording and ordinal.
 ///
 /// # Errors
 /// Those of the disk.
@@ -293,6 +351,7 @@ pub fn rescue(
     images: &[Image],
     epoch: u64,
     clock: crate::record::ClockTriple,
+    chained: bool,
 ) -> io::Result<Vec<Rescued>> {
     let mut store = DirectoryStore::buffered(directory)?;
     let mut waiting: Vec<(&Image, ExtentHeader, u32)> = images
@@ -312,6 +371,7 @@ pub fn rescue(
     });
     waiting.sort_by_key(|(image, header, _)| (image.worker, header.recording, header.ordinal));
     let mut rescued = Vec::new();
+    let mut links = HashMap::<(u32, u32), Link>::new();
     for of_worker in waiting.chunk_by(|a, b| a.0.worker == b.0.worker) {
         let origin = SegmentOrigin {
             worker: of_worker[0].0.worker,
@@ -327,13 +387,18 @@ pub fn rescue(
                 .next_back()
                 .map(|(_, place)| *place);
             let (prev_segment, prev_page) = before.unwrap_or((0, 0));
-            let flags = extent_flags::RECOVERED;
+            let previous_link = chained.then(|| {
+                let known = links.get(&(prev_segment, prev_page)).copied();
+                let on_disk = || link_of(directory, prev_segment, prev_page);
+                known.or_else(on_disk).unwrap_or(chain::START)
+            });
             let asked = Seal {
                 used: *used,
                 prev_segment,
                 prev_page,
-                dropped: 0,
-                flags,
+                flags: extent_flags::RECOVERED,
+                previous_link,
+                ..Seal::default()
             };
             if !writer.has_room() {
                 writer.flush()?;
@@ -342,6 +407,8 @@ pub fn rescue(
                 continue;
             };
             have.insert(header.ordinal, (writer.number(), staged.page));
+            let place = (writer.number(), staged.page);
+            links.extend(staged.link.map(|link| (place, link)));
             rescued.push(Rescued {
                 recording: header.recording,
                 ordinal: header.ordinal,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::extent::{Appender, ExtentHeader, Seal, extent_flags, seal};
 use crate::frame::{FrameHead, FrameKind};
 use crate::layout::{
-    EXTENT_BYTES, EXTENT_HEADER, FOOTER_MAGIC, PAYLOAD_MAX, SEGMENT_MAGIC, UNIT, VERSION,
-    frame_bytes,
+    EXTENT_BYTES, EXTENT_HEADER, FOOTER_MAGIC, PAYLOAD_MAX, SEGMENT_MAGIC, TRAILER_MAX, UNIT,
+    VERSION, frame_bytes,
 };
 use crate::record::ClockTriple;
 
@@ -16,6 +16,8 @@ pub mod segment_flags {
     pub const RESCUED: u8 = 1;
     /// Footer written by recovery: what stood beyond it was lost with the process.
     pub const RECOVERED: u8 = 1 << 1;
+    /// A copy of one recording's extents: their `prev_segment` and `prev_page` are places elsewhere.
+    pub const EXTRACT: u8 = 1 << 2;
 }
 
 /// The first unit of a segment.
@@ -191,7 +193,8 @@ impl DirectoryEntry {
 /// Entries in one directory frame, and in one directory extent.
 const FRAME_ENTRIES: usize = PAYLOAD_MAX / DirectoryEntry::BYTES;
 const EXTENT_ENTRIES: usize = FRAME_ENTRIES
-    * ((EXTENT_BYTES - EXTENT_HEADER) / frame_bytes(FRAME_ENTRIES * DirectoryEntry::BYTES));
+    * ((EXTENT_BYTES - EXTENT_HEADER - TRAILER_MAX)
+        / frame_bytes(FRAME_ENTRIES * DirectoryEntry::BYTES));
 
 /// Splits entries into what one directory extent holds each.
 pub(crate) fn directory_parts(
@@ -225,8 +228,8 @@ pub(crate) fn directory_extent(
         used: appender.used(),
         prev_segment,
         prev_page: previous_page,
-        dropped: 0,
         flags: extent_flags::DIRECTORY,
+        ..Seal::default()
     };
     seal(extent, &asked).expect("just opened and filled")
 }

@@ -5,8 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::chain::Link;
 use crate::file::{SegmentFile, SegmentStore};
 use crate::layout::UNIT;
+use crate::map::Bytes;
+use crate::reader::SegmentReader;
 use crate::segment;
 
 /// The disk, shared by its files.
@@ -136,6 +139,12 @@ impl SegmentStore for SimDisk {
                 number,
             },
         ))
+    }
+
+    fn link_of(&self, segment: u32, page: u32) -> Option<Link> {
+        let bytes = Bytes::Memory(self.bytes(segment)?);
+        let reader = SegmentReader::over(bytes, Path::new("simulated")).ok()?;
+        reader.link_at(page)
     }
 }
 

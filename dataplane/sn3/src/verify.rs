@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::capture::{Capture, CaptureError, CaptureFormat, Damage};
+use crate::chain::{Follower, Step};
 use crate::extent::extent_flags;
 use crate::frame;
 use crate::layout::{EXTENT_HEADER, UNIT};
 use crate::map::Bytes;
 use crate::reader::{ExtentView, Found, SegmentReader, directory_entries};
+use crate::recover::link_of;
 use crate::segment::DirectoryEntry;
 
 /// What a check found.
@@ -24,6 +26,8 @@ pub struct VerifyReport {
     pub erased: u64,
     /// Extents rescued from memory or cut back after a crash.
     pub recovered: u64,
+    /// Extents that their recordings' hash chains lead to.
+    pub chained: u64,
     /// Good frames.
     pub frames: u64,
     /// Recordings that have extents here.
@@ -73,6 +77,7 @@ pub fn verify_bytes(bytes: Bytes, path: &Path) -> Result<VerifyReport, CaptureEr
         extents: 0,
         erased: 0,
         recovered: 0,
+        chained: 0,
         frames: capture.frames().count() as u64,
         recordings: Some(capture.facts().recording)
             .filter(|&number| number != 0)
@@ -94,6 +99,7 @@ pub fn verify_segment(segment: &SegmentReader) -> VerifyReport {
             extents: 0,
             erased: 0,
             recovered: 0,
+            chained: 0,
             frames: 0,
             recordings: BTreeSet::new(),
             finished: segment.footer().is_some(),
@@ -101,6 +107,7 @@ pub fn verify_segment(segment: &SegmentReader) -> VerifyReport {
         },
         held: Vec::new(),
         listed: Vec::new(),
+        chains: Follower::default(),
     };
     if segment.header().is_none() {
         check.damage(0, UNIT as u64, "segment header is damaged");
@@ -122,6 +129,7 @@ struct Check<'a> {
     report: VerifyReport,
     held: Vec<DirectoryEntry>,
     listed: Vec<(u32, DirectoryEntry)>,
+    chains: Follower,
 }
 
 impl Check<'_> {
@@ -150,6 +158,7 @@ impl Check<'_> {
         } else {
             self.held.push(DirectoryEntry::of(view.page, &header));
         }
+        self.chain(view);
         if header.has(extent_flags::ERASED) {
             self.report.erased += 1;
             return;
@@ -168,6 +177,35 @@ impl Check<'_> {
                     self.damage(offset, (used - at) as u64, error.to_string());
                     return;
                 }
+            }
+        }
+    }
+
+    /// Its recording's hash chain has to lead to it; what lies in a segment beside is looked up there.
+    fn chain(&mut self, view: &ExtentView<'_>) {
+        let header = view.header;
+        let beside = self.segment.path().parent();
+        let before = || {
+            let (segment, page) = (header.prev_segment, header.prev_page);
+            if segment == self.segment.number() {
+                return (page < view.page).then(|| self.segment.link_at(page))?;
+            }
+            link_of(beside?, segment, page)
+        };
+        match self.chains.step(view.bytes, &header, before) {
+            Step::Follows => self.report.chained += 1,
+            Step::NotKnown | Step::Outside => {}
+            Step::Broken => {
+                let offset = u64::from(view.page) * UNIT as u64;
+                let (recording, ordinal) = (header.recording, header.ordinal);
+                self.damage(
+                    offset,
+                    0,
+                    format!(
+                        "the hash chain of recording {recording} does not lead to its extent {ordinal}: \
+                         that or the one before it was changed"
+                    ),
+                );
             }
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::chain::{self, Link};
 use crate::extent::{ExtentHeader, Seal, extent_flags, seal};
 use crate::file::{SegmentFile, SegmentStore};
 use crate::layout::{EXTENT_BYTES, EXTENT_UNITS_MAX, UNIT};
@@ -48,6 +49,8 @@ pub struct Staged {
     pub page: u32,
     /// Its header, sealed.
     pub header: ExtentHeader,
+    /// Its link in the recording's hash chain, when it is chained.
+    pub link: Option<Link>,
 }
 
 /// A segment being written.
@@ -217,14 +220,14 @@ impl<F: SegmentFile> SegmentWriter<F> {
     /// first) or it is no open extent with `used` bytes of frames.
     pub fn stage(&mut self, extent: &[u8], asked: &Seal) -> Option<Staged> {
         let page = self.batch.next_page();
-        let bytes = (asked.used as usize).next_multiple_of(UNIT);
-        let room = self.batch.room(bytes)?;
+        let room = self.batch.room(asked.bytes())?;
         let used = asked.used as usize;
         room[..used].copy_from_slice(extent.get(..used)?);
         room[used..].fill(0);
         let header = seal(room, asked)?;
+        let link = chain::stored(room, &header);
         self.batch.used += header.bytes();
-        let staged = Staged { page, header };
+        let staged = Staged { page, header, link };
         self.staged.push(staged);
         Some(staged)
     }
@@ -405,7 +408,8 @@ impl<F: SegmentFile> SegmentWriter<F> {
             let room = self.batch.room(EXTENT_BYTES).expect("has_room said so");
             let header = directory_extent(room, part, number, ordinal, previous, now_ns);
             self.batch.used += header.bytes();
-            self.staged.push(Staged { page, header });
+            let link = None;
+            self.staged.push(Staged { page, header, link });
             self.directory_page = page;
             self.directories += 1;
         }

@@ -4,7 +4,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Item, Random, call, one_segment, read_items};
+use common::{Builder, Item, Random, call, extents, one_segment, read_items};
+use trunkline_sn3::chain;
 use trunkline_sn3::record::ClockTriple;
 use trunkline_sn3::recover::{Finished, Image, finish_leftover, rescue};
 use trunkline_sn3::sim::{Faults, SimDisk};
@@ -228,7 +229,7 @@ fn recovery_of_mutated_leftovers_makes_whole_segments() {
                 bytes: bytes.to_vec(),
             })
             .collect();
-        let rescued = rescue(&inside, &images, 1, ClockTriple::default()).expect("rescued");
+        let rescued = rescue(&inside, &images, 1, ClockTriple::default(), true).expect("rescued");
         for one in &rescued {
             let path = inside.join(format!("w1-{:08}.sn3s", one.segment));
             let report = verify(&path).expect("a segment");
@@ -346,4 +347,47 @@ fn a_disk_that_refuses_keeps_what_was_written() {
         let directories = (report.extents - report.erased) as usize - written;
         assert!(directories <= written, "{report:?}");
     }
+}
+
+#[test]
+fn a_forged_extent_breaks_the_chain_although_every_checksum_fits() {
+    let items = call(400, 5);
+    let mut forged = items.clone();
+    let changed = forged.iter().position(|item| item.payload.len() == 160);
+    forged[changed.expect("audio") + 90].payload[7] ^= 1;
+    let (true_disk, forged_disk) = (SimDisk::new(), SimDisk::new());
+    let mut honest = Builder::new(&true_disk);
+    let mut liar = Builder::new(&forged_disk);
+    let parts = extents(3, &items).into_iter().zip(extents(3, &forged));
+    let mut forgery = None;
+    for (index, ((extent, used), (other, other_used))) in parts.enumerate() {
+        let link = if index == 0 {
+            chain::START
+        } else {
+            honest.head(3)
+        };
+        liar.put_after(3, &other, other_used, false, link);
+        honest.put(3, &extent, used, false);
+        if liar.head(3) != honest.head(3) {
+            forgery.get_or_insert(index);
+        }
+    }
+    honest.writer.finish(9).expect("finished");
+    liar.writer.finish(9).expect("finished");
+    let whole = check(&true_disk.bytes(1).expect("written")).expect("a segment");
+    assert!(whole.is_whole() && whole.chained > 5, "{whole:?}");
+    let bytes = forged_disk.bytes(1).expect("written");
+    let report = check(&bytes).expect("a segment");
+    let reader = SegmentReader::over(Bytes::Memory(bytes), Path::new("x")).expect("a segment");
+    let after = reader.index().0[forgery.expect("a changed extent") + 1];
+    assert_eq!(report.damages.len(), 1, "{:?}", report.damages);
+    assert_eq!(
+        report.damages[0].offset,
+        u64::from(after.page) * UNIT as u64
+    );
+    assert!(
+        report.damages[0].what.contains("hash chain"),
+        "{:?}",
+        report.damages
+    );
 }

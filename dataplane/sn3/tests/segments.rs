@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::{Builder, Item, call, extents, one_segment, read_items};
@@ -246,7 +247,17 @@ fn recovery_keeps_good_frames_of_torn_extents_and_marks_the_rest() {
     };
     assert_eq!(lost.len(), 1);
     let report = verify(&path(&directory, 1)).expect("a segment");
-    assert!(report.is_whole() && report.recovered == 1, "{report:?}");
+    // The torn one, and those behind it, whose links had to be made anew.
+    let recovered = entries.len() as u64 - 2;
+    assert!(
+        report.is_whole() && report.recovered == recovered,
+        "{report:?}"
+    );
+    let (sealed, held) = (report.chained, report.extents - report.erased);
+    assert!(
+        sealed >= entries.len() as u64 && sealed < held,
+        "all but directories are chained: {report:?}"
+    );
     let capture = Capture::open(&path(&directory, 1)).expect("there");
     let read = read_items(&capture);
     assert!(capture.damages().is_empty(), "{:?}", capture.damages());
@@ -287,7 +298,7 @@ fn memory_of_a_dead_process_is_rescued_once_and_chained() {
         ])
         .collect();
     let clock = trunkline_sn3::record::ClockTriple::default();
-    let rescued = recover::rescue(directory.path(), &images, 1, clock).expect("rescued");
+    let rescued = recover::rescue(directory.path(), &images, 1, clock, true).expect("rescued");
     assert_eq!(rescued.len(), parts.len() - 2);
     assert_eq!(rescued[0].ordinal, 2);
     let report = verify(&path(&directory, 2)).expect("a segment");
@@ -295,12 +306,13 @@ fn memory_of_a_dead_process_is_rescued_once_and_chained() {
         report.is_whole() && report.recovered == rescued.len() as u64,
         "{report:?}"
     );
+    assert_eq!(report.chained, rescued.len() as u64, "the chain goes on");
     let last = rescued.last().expect("some");
     let capture = Capture::open_in_directory(directory.path(), 4, Some((last.segment, last.page)))
         .expect("there");
     assert_eq!(read_items(&capture), items);
     assert!(capture.damages().is_empty(), "{:?}", capture.damages());
-    let again = recover::rescue(directory.path(), &images, 1, clock).expect("nothing to do");
+    let again = recover::rescue(directory.path(), &images, 1, clock, true).expect("nothing to do");
     assert!(again.is_empty());
 }
 
@@ -378,7 +390,14 @@ fn an_erased_recording_is_gone_and_the_segment_is_whole() {
         bytes.windows(secret.len()).any(|window| window == secret)
     };
     assert!(holds(&path(&directory, 1)));
-    let erased = erase::erase_recording(directory.path(), 1).expect("erased");
+    let one = |recording| BTreeSet::from([recording]);
+    // A segment that cannot be read may hold what is to be erased: that is said, and the rest is done.
+    std::fs::write(path(&directory, 2), b"no segment").expect("written");
+    let error = erase::erase_recordings(directory.path(), &one(1)).expect_err("not all is erased");
+    assert!(error.to_string().contains("w0-00000002.sn3s"), "{error}");
+    assert!(!holds(&path(&directory, 1)));
+    std::fs::write(path(&directory, 2), b"").expect("written");
+    let erased = erase::erase_recordings(directory.path(), &one(1)).expect("erased");
     assert!(erased.extents > 3 && erased.segments_removed == 0);
     assert!(!holds(&path(&directory, 1)));
     let report = verify(&path(&directory, 1)).expect("a segment");
@@ -390,7 +409,7 @@ fn an_erased_recording_is_gone_and_the_segment_is_whole() {
     assert_eq!(gone.frames().count(), 0);
     let other = Capture::open_recording(&path(&directory, 1), 2).expect("there");
     assert_eq!(read_items(&other), calls[1].1);
-    let erased = erase::erase_recording(directory.path(), 2).expect("erased");
+    let erased = erase::erase_recordings(directory.path(), &one(2)).expect("erased");
     assert_eq!(erased.segments_removed, 1);
     assert!(!path(&directory, 1).exists());
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trunkline_config::{Config, Cores, Next};
+use trunkline_config::{Config, Cores, Next, Record};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -64,7 +64,12 @@ pub(crate) fn summary(config: &Config) -> String {
     for route in &config.routes {
         let next: Vec<String> = route.next.iter().map(|group| together(group)).collect();
         let next = next.join(", then ");
-        let recorded = if route.record { ", recorded" } else { "" };
+        let recorded = match route.record {
+            Record::No => "",
+            Record::Yes => ", recorded",
+            Record::OnDemand => ", recorded on demand",
+            Record::KeepOnDemand => ", recorded, kept on demand",
+        };
         let _ = writeln!(text, "  {:<10} to {next}{recorded}", route.name);
     }
     if config.routes.is_empty() {

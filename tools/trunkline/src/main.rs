@@ -10,7 +10,7 @@ mod operate;
 mod table;
 mod up;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,11 +65,13 @@ enum Command {
     /// List recording sessions with recorders (not supported yet).
     #[command(after_help = "Example: trunkline siprec --json")]
     Siprec(operate::ListOptions),
-    /// List calls that should have been recorded and were not (not supported yet).
+    /// List calls that should have been recorded and were not, or not whole.
+    ///
+    /// Exit code 1 when there is one.
     #[command(
         after_help = "Example: trunkline audit --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z"
     )]
-    Audit(AuditOptions),
+    Audit(operate::AuditOptions),
     /// Show how a call went: its messages, its media and its events, in order.
     ///
     /// From a ring in memory that keeps the latest 32 MiB of signalling; a restart empties it.
@@ -80,18 +82,6 @@ enum Command {
     /// Run a program that ends when its starter does.
     #[command(hide = true, name = guard::COMMAND)]
     Guard(guard::Options),
-}
-
-#[derive(Args)]
-struct AuditOptions {
-    /// From when on (RFC 3339).
-    #[arg(long, value_name = "TIME")]
-    from: String,
-    /// Until when.
-    #[arg(long, value_name = "TIME")]
-    to: String,
-    #[command(flatten)]
-    target: client::Target,
 }
 
 /// The file a command takes without `--config`.
@@ -111,10 +101,7 @@ fn main() -> ExitCode {
         Command::Transfer(options) => operate::transfer(&options),
         Command::Record(options) => operate::record(&options),
         Command::Siprec(_) => not_supported("siprec"),
-        Command::Audit(options) => {
-            let _ = (options.from, options.to, options.target);
-            not_supported("audit")
-        }
+        Command::Audit(options) => operate::audit(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Guard(options) => guard::run(&options),
     };

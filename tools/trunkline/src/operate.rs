@@ -70,6 +70,18 @@ pub(crate) struct TransferOptions {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct AuditOptions {
+    /// Calls that started at or after (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    from: String,
+    /// Calls that started at or before.
+    #[arg(long, value_name = "TIME")]
+    to: String,
+    #[command(flatten)]
+    list: ListOptions,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct HangupOptions {
     /// The call's id.
     #[arg(value_name = "ID")]
@@ -259,4 +271,39 @@ pub(crate) fn record(options: &RecordOptions) -> Result<ExitCode> {
     let recording = Client::of(&options.target)?.json("POST", &path, Some(&order))?;
     println!("{}: {}", text(&recording["id"]), text(&recording["state"]));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 1 when a call that was to be recorded was not, or not whole.
+pub(crate) fn audit(options: &AuditOptions) -> Result<ExitCode> {
+    let query = query(&[("from", Some(&options.from)), ("to", Some(&options.to))]);
+    let path = format!("/v1/audit?{query}");
+    let report = Client::of(&options.list.target)?.json("GET", &path, None)?;
+    let exceptions = report["exceptions"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    if options.list.json {
+        println!("{report}");
+    } else {
+        let mut rows = vec![["CALL", "RECORDING", "WHY"].map(str::to_owned).to_vec()];
+        rows.extend(exceptions.iter().map(|exception| {
+            ["call_id", "recording_id", "why"]
+                .map(|key| text(&exception[key]))
+                .to_vec()
+        }));
+        if !exceptions.is_empty() {
+            print!("{}", table::layout(&rows));
+        }
+        println!(
+            "{} calls to be recorded: {} complete, {} pending, {} exceptions",
+            text(&report["expected"]),
+            text(&report["complete"]),
+            text(&report["pending"]),
+            exceptions.len(),
+        );
+    }
+    Ok(if exceptions.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

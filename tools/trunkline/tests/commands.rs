@@ -71,19 +71,30 @@ fn wrong_usage_is_exit_code_2() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    for arguments in [
-        &["siprec"][..],
-        &[
-            "audit",
-            "--from",
-            "2026-01-01T00:00:00Z",
-            "--to",
-            "2026-02-01T00:00:00Z",
-        ],
-    ] {
-        let (code, _, error) = trunkline(arguments);
-        assert_eq!(code, 1, "{arguments:?}");
-        assert!(error.contains("not supported yet"), "{error}");
+    let (code, _, error) = trunkline(&["siprec"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("not supported yet"), "{error}");
+}
+
+#[test]
+fn an_audit_lists_exceptions_and_fails_when_there_is_one() {
+    const BAD: &str = r#"{"expected":3,"complete":1,"pending":1,"exceptions":[{"call_id":"c9","recording_id":null,"why":"no recording"}]}"#;
+    const GOOD: &str = r#"{"expected":3,"complete":3,"pending":0,"exceptions":[]}"#;
+    for (body, expected, shown) in [(BAD, 1, "no recording"), (GOOD, 0, "3 complete")] {
+        for json in [false, true] {
+            let (url, asked) = answer_once("200 OK", body);
+            let mut arguments = vec!["audit", "--from", "2026-01-01T00:00:00+01:00", "--to"];
+            arguments.extend(["2026-02-01T00:00:00Z", "--url", &url]);
+            arguments.extend(json.then_some("--json"));
+            let (code, out, error) = trunkline(&arguments);
+            assert_eq!(code, expected, "{out} {error}");
+            assert!(json || out.contains(shown), "{out}");
+            let request = asked.join().unwrap();
+            assert!(
+                request.contains("/v1/audit?from=2026-01-01T00%3A00%3A00%2B01%3A00&to="),
+                "{request}"
+            );
+        }
     }
 }
 

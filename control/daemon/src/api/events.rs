@@ -17,6 +17,15 @@ pub enum Subject<'a> {
     Call(&'a Call),
     /// A recording, as it is after the event.
     Recording(&'a Recording),
+    /// A recording that lacks what it should have.
+    Alert {
+        /// The recording.
+        recording: &'a Recording,
+        /// `missing`, `silent` or `one_way`.
+        why: &'a str,
+        /// With `one_way`: the side that is not heard, `caller` or `callee`.
+        side: Option<&'a str>,
+    },
     /// An alarm: its code and what it says.
     Alarm {
         /// `capture_disk`, `capture_no_extent`, `ports_short`, `dataplane_down` ...
@@ -235,6 +244,13 @@ fn event_json(at: Timestamp, subject: &Subject<'_>) -> Value {
     match subject {
         Subject::Call(call) => serde_json::json!({ "at": at, "call": call }),
         Subject::Recording(recording) => serde_json::json!({ "at": at, "recording": recording }),
+        Subject::Alert {
+            recording,
+            why,
+            side,
+        } => serde_json::json!({
+            "at": at, "recording": recording, "alert": { "why": why, "side": side },
+        }),
         Subject::Alarm { code, message } => {
             serde_json::json!({ "at": at, "alarm": { "code": code, "message": message } })
         }

@@ -21,12 +21,12 @@ const CHUNKS_WAITING_MAX: usize = 4;
 type Chunk = Result<Bytes, io::Error>;
 
 /// What a conversion knows before its first byte.
-struct Begun {
-    length: Option<u64>,
+pub(super) struct Begun {
+    pub(super) length: Option<u64>,
 }
 
 /// A converter in two steps: everything that can fail before the answer's head, then the bytes.
-trait Convert: Send + 'static {
+pub(super) trait Convert: Send + 'static {
     type Ready;
     fn prepare(&self, capture: &Capture) -> Result<(Self::Ready, Begun), ApiError>;
     fn write(&self, capture: &Capture, ready: &Self::Ready, out: &mut dyn Write) -> io::Result<()>;
@@ -93,7 +93,7 @@ pub(super) async fn sn3(
     send(&shared, &id, Sn3, "application/octet-stream", "sn3").await
 }
 
-async fn send<C: Convert>(
+pub(super) async fn send<C: Convert>(
     shared: &Shared,
     id: &str,
     converter: C,

@@ -3,11 +3,13 @@
 //! [`handle`] is the seam to the core: requests with replies. [`events`] is what the core publishes.
 //! The server has a thread and a runtime of its own, so that no client can slow signalling down.
 
+mod audit;
 mod auth;
 mod calls;
 mod decisions;
 mod error;
 pub mod events;
+mod evidence;
 mod explain;
 pub mod handle;
 mod health;
@@ -30,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use trunkline_sinks::catalog::CatalogHandle;
+use trunkline_sn3::proof::Signer;
 
 /// Captures being converted at once; others wait for their turn.
 const CONVERSIONS_MAX: usize = 4;
@@ -51,6 +54,8 @@ pub struct ApiContext {
     pub trace: Trace,
     /// `data_dir`.
     pub data_dir: PathBuf,
+    /// Signs evidence, where a key is configured.
+    pub signer: Option<Arc<Signer>>,
     /// Bearer token, when one is required.
     pub token: Option<String>,
 }
@@ -99,7 +104,8 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
             "/v1/recordings/{id}/attributes",
             patch(decisions::change_attributes),
         )
-        .route("/v1/recordings/{id}/evidence", any(not_supported))
+        .route("/v1/recordings/{id}/evidence", get(evidence::evidence))
+        .route("/v1/audit", get(audit::audit))
         .route("/v1/siprec", any(not_supported))
         .route("/v1/siprec/{id}", any(not_supported))
         .route("/v1/events", get(stream::events))

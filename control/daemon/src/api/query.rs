@@ -72,15 +72,15 @@ impl Parameters {
             .ok_or_else(|| ApiError::bad_request(format!("{text:?} is no state of a call")))
     }
 
+    /// `from` and `to`, both required.
+    pub(super) fn span(&mut self) -> Result<(Timestamp, Timestamp), ApiError> {
+        let from = date("from", self.take("from"), Timestamp::parse)?;
+        let to = date("to", self.take("to"), Timestamp::parse_rounded_up)?;
+        from.zip(to)
+            .ok_or_else(|| ApiError::bad_request("from and to are required (RFC 3339)"))
+    }
+
     pub(super) fn recording_filter(&mut self) -> Result<RecordingFilter, ApiError> {
-        let date = |name: &str,
-                    text: Option<String>,
-                    parse: fn(&str) -> Result<Timestamp, NotADate>| match text {
-            None => Ok(None),
-            Some(text) => parse(&text)
-                .map(Some)
-                .map_err(|error| ApiError::bad_request(format!("{name}: {error}"))),
-        };
         let mut filter = RecordingFilter {
             from: date("from", self.take("from"), Timestamp::parse)?,
             to: date("to", self.take("to"), Timestamp::parse_rounded_up)?,
@@ -114,5 +114,18 @@ impl Parameters {
             None => Ok(()),
             Some(name) => Err(ApiError::bad_request(format!("unknown parameter {name}"))),
         }
+    }
+}
+
+fn date(
+    name: &str,
+    text: Option<String>,
+    parse: fn(&str) -> Result<Timestamp, NotADate>,
+) -> Result<Option<Timestamp>, ApiError> {
+    match text {
+        None => Ok(None),
+        Some(text) => parse(&text)
+            .map(Some)
+            .map_err(|error| ApiError::bad_request(format!("{name}: {error}"))),
     }
 }

@@ -97,5 +97,6 @@ pub(super) async fn receipt(
         "caller": receipt.caller,
         "callee": receipt.callee,
         "streams": receipt.streams,
+        "chain": receipt.chain,
     })))
 }

@@ -152,7 +152,12 @@ impl B2bua {
             (RecordingAction::Start, Capture::Paused) => {
                 refuse(reply, "the recording is paused: resume it");
             }
-            (RecordingAction::Start | RecordingAction::Keep, _)
+            (RecordingAction::Keep, _) => {
+                self.keep_recording(call, number);
+                let kept = call.recording(number).map(|one| one.object.clone());
+                let _ = reply.send(Ok(kept.unwrap_or(object)));
+            }
+            (RecordingAction::Start, _)
             | (RecordingAction::Pause, Capture::Paused)
             | (RecordingAction::Resume, Capture::Running) => holds(reply),
             (RecordingAction::Pause, _) => {

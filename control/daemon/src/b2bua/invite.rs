@@ -348,6 +348,7 @@ impl B2bua {
                 },
             ],
             recordings: Vec::new(),
+            recording_expected: false,
             attributes: captured(request, route),
         }
     }

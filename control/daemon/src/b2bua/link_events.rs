@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use trunkline_link::message::{AlarmCode, Command, Event, FailReason, RecordingStart};
 use trunkline_sinks::object::EndedBy;
 use trunkline_sinks::verdict::StreamCounts;
+use trunkline_sn3::chain::Link;
 
 use super::B2bua;
 use crate::api::events::{EventKind, Subject};
@@ -46,6 +47,8 @@ pub struct RecoveredPlace {
     pub last_segment: u32,
     /// See `last_segment`.
     pub last_page: u32,
+    /// Its link in the hash chain; zeros = none.
+    pub chain_head: Link,
 }
 
 impl B2bua {
@@ -148,6 +151,7 @@ impl B2bua {
                 };
                 if recording.is_live() {
                     recording.note_streams(&streams);
+                    recording.note_heard(now);
                 }
                 recording.next_ordinal = next_ordinal;
                 recording.last_segment = last_segment;
@@ -159,6 +163,7 @@ impl B2bua {
                 last_segment,
                 last_page,
                 bytes,
+                chain_head,
                 streams,
                 ..
             } => {
@@ -169,6 +174,7 @@ impl B2bua {
                 one.extents += extents;
                 one.bytes += bytes;
                 (one.last_segment, one.last_page) = (last_segment, last_page);
+                one.chain_head = chain_head;
                 if one.is_live() {
                     // The dataplane ended it by itself: its session is gone.
                     one.failure = true;
@@ -382,6 +388,7 @@ impl B2bua {
                         recording.next_ordinal = place.next_ordinal;
                         recording.last_segment = place.last_segment;
                         recording.last_page = place.last_page;
+                        recording.chain_head = place.chain_head;
                     }
                 }
                 let finishing: Vec<u64> = call

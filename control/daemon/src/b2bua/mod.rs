@@ -12,6 +12,7 @@
 //! ```
 
 mod actions;
+mod alerts;
 mod dialog;
 mod digits;
 mod end;
@@ -38,6 +39,7 @@ use trunkline_sinks::object;
 use trunkline_sip::dialog::DialogId;
 use trunkline_sip::message::{Request, Response, Uri, bracketed};
 use trunkline_sip::transaction::{ClientTx, Endpoint, Event, FlowId, ServerTx, Transport, TxId};
+use trunkline_sn3::proof::Signer;
 
 use crate::api::events::{EventHub, EventKind, Subject};
 use crate::call::{Batch, Call, Step};
@@ -101,6 +103,8 @@ pub enum CatalogWrite {
     Call(object::Call),
     /// A recording as it is now, with its place on disk.
     Recording(crate::call::recording::Recording),
+    /// A recording that nobody asked to keep has ended: it is to be discarded.
+    DiscardUnkept,
 }
 
 /// Where a host name leads, to be looked up by the caller of this library.
@@ -155,9 +159,16 @@ pub struct B2bua {
     /// For calls that were being worked on when it was reported.
     reports: Vec<Reported>,
     metrics: Arc<Metrics>,
+    /// Signs the receipts of finished recordings.
+    signer: Option<Arc<Signer>>,
 }
 
 impl B2bua {
+    /// Receipts are signed from now on, or not.
+    pub fn sign_with(&mut self, signer: Option<Arc<Signer>>) {
+        self.signer = signer;
+    }
+
     /// An appliance without calls. `calls_max` is the configured limit or what fits.
     pub fn new(
         config: Arc<Config>,
@@ -195,6 +206,7 @@ impl B2bua {
             unread: Vec::new(),
             reports: Vec::new(),
             metrics,
+            signer: None,
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use trunkline_config::Record;
 use trunkline_link::message::{
     Command, FactKind, FailReason, RecordingPhase, RecordingStart, StreamReceipt,
 };
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::object::{self, RecordingState};
-use trunkline_sn3::facts::{CallClose, CallOpen, ParticipantFact};
+use trunkline_sn3::facts::{CallChange, CallClose, CallOpen, ParticipantFact};
 
 use super::{B2bua, CatalogWrite};
 use crate::api::events::{EventKind, Subject};
@@ -24,7 +25,10 @@ impl B2bua {
         now: &Moment,
     ) {
         self.metrics.recording_expected();
-        let recording = new_recording(call, now);
+        call.object.recording_expected = true;
+        let mut recording = new_recording(call, now);
+        let on_condition = call.route.record == Record::KeepOnDemand && reply.is_none();
+        recording.object.kept = on_condition.then_some(false);
         let number = recording.number;
         let fact = open_fact(call, &recording);
         call.object.recordings.push(recording.object.id.clone());
@@ -73,6 +77,7 @@ impl B2bua {
             recording.object.ended_at = Some(now.utc);
             recording.object.verdict = Some(object::Verdict::Partial);
             self.publish_recording(EventKind::RecordingFailed, call, number, now);
+            self.alert_missing(call, number, now);
             if let Some(reply) = reply {
                 let why = format!("the dataplane refused: {reason:?}");
                 let _ = reply.send(Err(crate::api::handle::ActionError::Unavailable(why)));
@@ -190,6 +195,7 @@ impl B2bua {
 
     /// Everything of a recording is on disk, or was given up.
     pub(super) fn recording_closed(&mut self, call: &mut Call, number: u64, now: &Moment) {
+        let signer = self.signer.clone();
         let Some(recording) = call.recording(number) else {
             return;
         };
@@ -200,6 +206,9 @@ impl B2bua {
             recording.object.ended_at = Some(now.utc);
         }
         recording.closed(now.utc);
+        if let Some(signer) = &signer {
+            recording.object.sign(signer);
+        }
         let kind = if recording.object.state == RecordingState::Failed {
             EventKind::RecordingFailed
         } else {
@@ -210,7 +219,30 @@ impl B2bua {
         {
             self.metrics.recording_finished(verdict, receipt);
         }
+        let discarded = recording.object.kept == Some(false);
         self.publish_recording(kind, call, number, now);
+        if discarded {
+            self.writes.push(CatalogWrite::DiscardUnkept);
+        }
+    }
+
+    /// Keeps a recording that would be discarded at its end.
+    pub(super) fn keep_recording(&mut self, call: &mut Call, number: u64) {
+        let Some(recording) = call.recording(number) else {
+            return;
+        };
+        if recording.object.kept != Some(false) {
+            return;
+        }
+        recording.object.kept = Some(true);
+        self.writes.push(CatalogWrite::Recording(recording.clone()));
+        let change = CallChange {
+            reason: "kept".to_owned(),
+            kept: true,
+            ..CallChange::default()
+        };
+        self.fact_to_live(call, FactKind::CallChange, &change);
+        self.save(call);
     }
 
     /// Pauses, resumes or stops; the reply goes out once it holds at the packet.
@@ -342,6 +374,7 @@ fn new_recording(call: &Call, now: &Moment) -> Recording {
         sip_call_ids: sip_call_ids(call),
         session_id: call.object.session_id.clone(),
         attributes: call.object.attributes.clone(),
+        kept: None,
     };
     Recording::new(object, recording_number())
 }
@@ -420,6 +453,7 @@ fn open_fact(call: &Call, recording: &Recording) -> Vec<u8> {
         participants: participant_facts(call),
         legs: call.negotiation.leg_facts(),
         attributes: call.object.attributes.clone(),
+        keep_on_demand: recording.object.kept == Some(false),
     };
     serde_json::to_vec(&fact).unwrap_or_default()
 }

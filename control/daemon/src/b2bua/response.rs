@@ -126,7 +126,10 @@ impl B2bua {
             // The party that is to be transferred still hears the other.
             return;
         }
-        if call.route.record && self.config.recording.early_media && call.recordings.is_empty() {
+        if call.route.record.starts_itself()
+            && self.config.recording.early_media
+            && call.recordings.is_empty()
+        {
             self.start_recording(call, None, now);
         }
         let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
@@ -297,7 +300,7 @@ impl B2bua {
         if call.transfer_of.is_some() {
             return self.hand_over(call, &response, now);
         }
-        if call.route.record && call.recordings.is_empty() {
+        if call.route.record.starts_itself() && call.recordings.is_empty() {
             self.start_recording(call, None, now);
         }
         let commands = self.leg_commands(call);
@@ -399,7 +402,7 @@ impl B2bua {
             return self.send_bye(call, Side::Callee, Some(("SIP", 503, "no media")), now);
         }
         let sdp = if late {
-            if call.route.record {
+            if call.route.record.starts_itself() {
                 self.start_recording(call, None, now);
             }
             let address = self.media_address(call, Side::Caller);

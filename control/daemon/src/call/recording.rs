@@ -7,6 +7,7 @@ use trunkline_link::message::{RecordingPhase, Side, StreamReceipt};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::object::{self, Pause, RecordingState};
 use trunkline_sinks::verdict::{StreamCounts, final_state, receipt, verdict};
+use trunkline_sn3::chain::{self, Link};
 
 use crate::clock::Moment;
 
@@ -23,6 +24,32 @@ pub enum Phase {
     Finishing,
     /// Durable, or given up.
     Done,
+}
+
+/// What is missing of a recording that should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiet {
+    /// Capture has not started.
+    NotStarted,
+    /// Nobody is heard.
+    Both,
+    /// The caller is not heard.
+    Caller,
+    /// The callee is not heard.
+    Callee,
+}
+
+/// Silence after which a side is missed. With the second that receipts come in and the one between two
+/// looks it is told within 5 s.
+const QUIET_NS: u64 = 2_900_000_000;
+
+/// When each side was heard last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    written: [u64; 2],
+    at_ns: [u64; 2],
+    /// Sides whose silence was told; both bits also while the start was.
+    told: u8,
 }
 
 /// A recording.
@@ -46,6 +73,9 @@ pub struct Recording {
     pub extents: u32,
     /// Bytes written.
     pub bytes: u64,
+    /// Link of the last extent in the hash chain; zeros = not known, or not chained.
+    #[serde(skip)]
+    pub chain_head: Link,
     /// A failure of ours tore a hole that no counter shows.
     pub failure: bool,
     /// Whether the call's end (rather than a `stop`) ended it.
@@ -58,6 +88,8 @@ pub struct Recording {
     /// Longest time that a side can have covered, once known.
     #[serde(skip)]
     covered_max_ms: Option<u64>,
+    #[serde(skip)]
+    heard: Heard,
     /// When the dataplane died under it, CLOCK_MONOTONIC ns.
     #[serde(skip)]
     down_since_ns: Option<u64>,
@@ -76,13 +108,56 @@ impl Recording {
             last_page: 0,
             extents: 0,
             bytes: 0,
+            chain_head: chain::START,
             failure: false,
             with_call: false,
             earlier: Vec::new(),
             streams: Vec::new(),
             covered_max_ms: None,
+            heard: Heard::default(),
             down_since_ns: None,
         }
+    }
+
+    /// Takes note of who was heard since the last receipt.
+    pub fn note_heard(&mut self, now: &Moment) {
+        for (index, from_callee) in [false, true].into_iter().enumerate() {
+            let of_side = self.earlier.iter().chain(&self.streams);
+            let written = of_side
+                .filter(|stream| stream.from_callee == from_callee)
+                .map(|stream| stream.written)
+                .sum();
+            if written != self.heard.written[index] {
+                self.heard.written[index] = written;
+                self.heard.at_ns[index] = now.mono_ns;
+                self.heard.told &= !(1 << index);
+            }
+        }
+    }
+
+    /// What it lacks and has not been told yet. `expects_media`: both sides should send now.
+    pub fn watch(&mut self, expects_media: bool, now: &Moment) -> Option<Quiet> {
+        let runs = matches!(self.phase, Phase::Running | Phase::Starting);
+        if !(expects_media && runs) || self.heard.at_ns == [0; 2] {
+            self.heard.at_ns = [now.mono_ns; 2];
+            self.heard.told = 0;
+            return None;
+        }
+        let quiet = |index: usize| {
+            let silent_ns = now.mono_ns.saturating_sub(self.heard.at_ns[index]);
+            u8::from(silent_ns >= QUIET_NS) << index
+        };
+        let sides = quiet(0) | quiet(1);
+        if sides & !self.heard.told == 0 {
+            return None;
+        }
+        self.heard.told |= sides;
+        Some(match (self.phase, sides) {
+            (Phase::Starting, _) => Quiet::NotStarted,
+            (_, 1) => Quiet::Caller,
+            (_, 2) => Quiet::Callee,
+            _ => Quiet::Both,
+        })
     }
 
     /// Whether something of it is known to be on disk.
@@ -223,6 +298,9 @@ impl Recording {
         self.phase = Phase::Done;
         self.refresh(now);
         self.judge();
+        if let Some(receipt) = &mut self.object.receipt {
+            receipt.chain = object::Chain::ending_with(&self.chain_head);
+        }
         let kept = self.is_stored();
         let verdict = self.object.verdict.unwrap_or(object::Verdict::Partial);
         self.object.state = final_state(verdict, kept);

@@ -146,6 +146,7 @@ impl Dataplane {
                     last_segment: 1,
                     last_page: 5,
                     bytes: 40_000,
+                    chain_head: [0xab; 32],
                     streams: vec![stream(Side::Caller), stream(Side::Callee)],
                 });
                 return;

@@ -56,6 +56,8 @@ pub struct World {
     sent: u64,
     calls: BTreeMap<String, Call>,
     recordings: BTreeMap<String, Recording>,
+    /// How often a recording that nobody kept was to be discarded.
+    pub discards: usize,
 }
 
 pub fn config(text: &str) -> Config {
@@ -119,6 +121,7 @@ impl World {
             sent: 0,
             calls: BTreeMap::new(),
             recordings: BTreeMap::new(),
+            discards: 0,
         };
         world.b2bua.attached();
         world.flush();
@@ -252,6 +255,7 @@ impl World {
                     self.recordings
                         .insert(recording.object.id.clone(), recording.object);
                 }
+                CatalogWrite::DiscardUnkept => self.discards += 1,
             }
         }
     }

@@ -17,6 +17,8 @@ use std::sync::Mutex;
 
 /// Name of the journal, beside the catalog.
 const FILE_NAME: &str = "marks.jsonl";
+/// A journal with fewer lines is left as it is.
+const LINES_MIN: usize = 1_000;
 
 /// A decision about one recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,19 @@ impl Decided {
             Mark::Deleted(number, recording) => self.deleted = Some((number, recording)),
             Mark::Erased => self.erased = true,
         }
+    }
+
+    /// The fewest marks that say the same.
+    fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        let attributes = Some(&self.attributes).filter(|attributes| !attributes.is_empty());
+        let deleted = self.deleted.as_ref();
+        let all = [
+            attributes.map(|attributes| Mark::Attributes(attributes.clone())),
+            self.held.then_some(Mark::Held(true)),
+            deleted.map(|(number, recording)| Mark::Deleted(*number, recording.clone())),
+            self.erased.then_some(Mark::Erased),
+        ];
+        all.into_iter().flatten()
     }
 
     fn apply(&self, recording: &mut Recording) {
@@ -101,6 +116,7 @@ impl Marks {
             file.set_len(whole as u64)?;
         }
         let mut decided = HashMap::<String, Decided>::new();
+        let mut unreadable = false;
         for (index, line) in text[..whole].split(|byte| *byte == b'\n').enumerate() {
             if line.is_empty() {
                 continue;
@@ -108,9 +124,16 @@ impl Marks {
             match serde_json::from_slice::<Line>(line) {
                 Ok(line) => decided.entry(line.recording).or_default().take(line.mark),
                 Err(error) => {
+                    unreadable = true;
                     tracing::error!(path = %path.display(), line = index + 1, %error, "a mark cannot be read");
                 }
             }
+        }
+        let lines = text[..whole].iter().filter(|byte| **byte == b'\n').count();
+        let needed: usize = decided.values().map(|one| one.marks().count()).sum();
+        if !unreadable && lines > LINES_MIN && lines > 2 * needed {
+            file = compact(&path, &decided)?;
+            tracing::info!(path = %path.display(), lines, needed, "journal of marks compacted");
         }
         if let Some(directory) = path.parent().filter(|parent| parent.is_dir()) {
             File::open(directory)?.sync_all()?;
@@ -201,6 +224,24 @@ impl Marks {
         })
         .collect()
     }
+}
+
+/// Writes the journal anew beside itself, and puts it in its own place once it is durable.
+fn compact(path: &Path, decided: &HashMap<String, Decided>) -> io::Result<File> {
+    let beside = path.with_extension("new");
+    let mut text = Vec::new();
+    for (id, decided) in decided {
+        for mark in decided.marks() {
+            let recording = id.clone();
+            serde_json::to_writer(&mut text, &Line { recording, mark })?;
+            text.push(b'\n');
+        }
+    }
+    std::fs::write(&beside, &text)?;
+    let file = OpenOptions::new().read(true).append(true).open(&beside)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    Ok(file)
 }
 
 /// What became of a decision.

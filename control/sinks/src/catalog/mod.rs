@@ -3,17 +3,21 @@
 //! Whole objects are stored as JSON beside the columns that lists are filtered and ordered by. One
 //! thread writes ([`CatalogThread`]); readers use connections of their own.
 
+mod audit;
 mod filter;
 mod marks;
 mod rebuild;
 mod recount;
+mod retention;
 mod schema;
 mod store;
 mod thread;
 
+pub use audit::{Audit, AuditException};
 pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
 pub use marks::{Decision, Mark};
 pub use rebuild::{RebuildReport, rebuild, settle};
 pub use recount::count_recording;
+pub use retention::RetentionRules;
 pub use store::{Catalog, CatalogError, Storage, StoredRecording};
 pub use thread::{CatalogHandle, CatalogThread};

@@ -4,14 +4,15 @@ use super::recount;
 use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
 use crate::Timestamp;
 use crate::object::{
-    Call, CallState, EndedBy, Leg, Participant, Pause, Recording, RecordingState, Role, Verdict,
+    Call, CallState, Chain, EndedBy, Leg, Participant, Pause, Recording, RecordingState, Role,
+    Verdict,
 };
 use crate::verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trunkline_sn3::capture::CaptureFacts;
 use trunkline_sn3::facts::{CallClose, CallOpen, ParticipantFact};
-use trunkline_sn3::{Capture, SegmentReader};
+use trunkline_sn3::{Capture, RecordingReader, SegmentReader};
 
 /// Page size of a segment.
 const PAGE_BYTES: u64 = 4096;
@@ -163,6 +164,7 @@ fn recording_of(open: &CallOpen, capture: &Capture) -> Recording {
     let started_at = Timestamp::parse(&open.started_at).unwrap_or_default();
     let mut recording = Recording {
         held: false,
+        kept: open.keep_on_demand.then_some(false),
         id: open.recording_id.clone(),
         call_id: open.call_id.clone(),
         state: RecordingState::Finishing,
@@ -184,6 +186,9 @@ fn recording_of(open: &CallOpen, capture: &Capture) -> Recording {
             .sip_call_ids
             .extend(change.sip_call_ids.iter().cloned());
         recording.attributes.extend(change.attributes.clone());
+        if change.kept {
+            recording.kept = Some(true);
+        }
     }
     recording.sip_call_ids.dedup();
     let changed = facts
@@ -205,7 +210,16 @@ fn recording_of(open: &CallOpen, capture: &Capture) -> Recording {
     if let Some((_, close)) = &facts.close {
         take_close(&mut recording, close);
     }
+    take_chain(&mut recording, capture);
     recording
+}
+
+/// The close fact was written before the chain's head was known: the last extent has it.
+fn take_chain(recording: &mut Recording, capture: &Capture) {
+    let head = capture.recording().and_then(RecordingReader::chain_head);
+    if let (Some(receipt), Some(head)) = (&mut recording.receipt, head) {
+        receipt.chain = Chain::ending_with(&head);
+    }
 }
 
 fn participant_of(fact: &ParticipantFact, started_at: Timestamp) -> Participant {
@@ -310,6 +324,7 @@ fn end_recording(stored: &mut StoredRecording, segments: &Path) {
         pause.to_ms = Some(last_heard_ms.max(pause.from_ms));
     }
     recording.receipt = Some(verdict::receipt(&recount::count(&capture), None));
+    take_chain(recording, &capture);
     recording.verdict = Some(Verdict::Partial);
     recording.state = RecordingState::Partial;
 }
@@ -380,6 +395,8 @@ fn new_call(open: &CallOpen, recording: &Recording) -> Call {
         q850: None,
         legs: recording.sip_call_ids.iter().enumerate().map(leg).collect(),
         recordings: Vec::new(),
+        // It was recorded: of calls that were not, segments know nothing.
+        recording_expected: true,
         attributes: open.attributes.clone(),
     }
 }

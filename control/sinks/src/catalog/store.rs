@@ -2,6 +2,7 @@
 
 use super::filter::{CallFilter, Cursor, Page, RecordingFilter, call_ids, party_users};
 use super::schema;
+use crate::Timestamp;
 use crate::object::{Call, Recording, RecordingState};
 use rusqlite::types::Value;
 use rusqlite::{
@@ -105,7 +106,11 @@ impl Catalog {
                 // A torn file often opens; the first look at its pages tells.
                 let check: String =
                     connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-                return Ok((check == "ok").then_some((Self { connection }, false)));
+                if check != "ok" {
+                    return Ok(None);
+                }
+                schema::add_indices(&connection)?;
+                return Ok(Some((Self { connection }, false)));
             }
             _ => return Ok(None),
         }
@@ -218,6 +223,71 @@ impl Catalog {
         )?;
         let rows = query.query_map([], stored_row)?;
         rows.map(|row| stored(row?)).collect()
+    }
+
+    /// Recordings that are finished and not deleted, the oldest first, behind a place in that order.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub(super) fn oldest_finished(
+        &self,
+        after: Option<(Timestamp, u64)>,
+        limit: usize,
+    ) -> Result<Vec<StoredRecording>, CatalogError> {
+        let (started_ms, number) = after.map_or((i64::MIN, 0), |(at, number)| (at.0, number));
+        let mut query = self.connection.prepare_cached(
+            "SELECT number, last_segment, last_page, extents, bytes, body FROM recordings
+             WHERE state IN ('complete', 'partial', 'failed') AND (started_ms, number) > (?1, ?2)
+             ORDER BY started_ms, number LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = query.query_map(params![started_ms, to_signed(number), limit], stored_row)?;
+        rows.map(|row| stored(row?)).collect()
+    }
+
+    /// Finished recordings that nobody asked to keep and that are kept only then.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub(super) fn unkept(&self) -> Result<Vec<StoredRecording>, CatalogError> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT number, last_segment, last_page, extents, bytes, body FROM recordings
+             WHERE json_extract(body, '$.kept') = 0 AND state IN ('complete', 'partial', 'failed')",
+        )?;
+        let rows = query.query_map([], stored_row)?;
+        rows.map(|row| stored(row?)).collect()
+    }
+
+    /// Bytes of all recordings that are not deleted.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub(super) fn kept_bytes(&self) -> Result<u64, CatalogError> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT coalesce(sum(bytes), 0) FROM recordings WHERE state <> 'deleted'",
+        )?;
+        Ok(to_unsigned(query.query_row([], |row| row.get(0))?))
+    }
+
+    /// Hands over every call that started within a time, both ends included, in order.
+    ///
+    /// # Errors
+    /// They could not be read; those of `take`.
+    pub(super) fn each_call(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        mut take: impl FnMut(Call) -> Result<(), CatalogError>,
+    ) -> Result<(), CatalogError> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT body FROM calls WHERE started_ms >= ?1 AND started_ms <= ?2
+             ORDER BY started_ms, id",
+        )?;
+        let bodies = query.query_map(params![from.0, to.0], |row| row.get::<_, String>(0))?;
+        for body in bodies {
+            take(serde_json::from_str(&body?)?)?;
+        }
+        Ok(())
     }
 
     /// All calls whose state is not final.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use trunkline_sn3::erase::erase_recording;
+use trunkline_sn3::erase::erase_recordings;
 
 /// Objects that may wait; beyond that new ones are refused and counted.
 const WAITING_MAX: usize = 200_000;
@@ -306,19 +306,25 @@ impl CatalogHandle {
     /// recordings that were. May be repeated.
     ///
     /// # Errors
-    /// Those of the disk; the rest is erased when this is called again.
+    /// Those of the disk, and a segment that cannot be read: none of them counts as erased then, and
+    /// all are tried again when this is called again.
     pub fn erase_deleted(&self, segments: &Path) -> Result<usize, CatalogError> {
         let _turn = lock(&self.shared.erasing);
         let due = self.shared.marks.to_erase();
-        for (number, id) in &due {
-            let erased = erase_recording(segments, *number).map_err(|source| CatalogError::Io {
-                path: segments.to_owned(),
-                source,
-            })?;
-            self.decide(id, Mark::Erased)?;
-            tracing::info!(recording = %id, extents = erased.extents, bytes = erased.bytes, "a deleted recording is erased");
+        if due.is_empty() {
+            return Ok(0);
         }
-        Ok(due.len())
+        let numbers = due.iter().map(|(number, _)| *number).collect();
+        let erased = erase_recordings(segments, &numbers).map_err(|source| CatalogError::Io {
+            path: segments.to_owned(),
+            source,
+        })?;
+        for (_, id) in &due {
+            self.decide(id, Mark::Erased)?;
+        }
+        let (recordings, extents, bytes) = (due.len(), erased.extents, erased.bytes);
+        tracing::info!(recordings, extents, bytes, "deleted recordings are erased");
+        Ok(recordings)
     }
 
     /// Updates the place of a recording that was stored before.
@@ -357,7 +363,7 @@ impl CatalogHandle {
         lock(&self.shared.queue).refused
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&Catalog) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use trunkline_sinks::Timestamp;
+use trunkline_sn3::chain;
 use trunkline_sn3::extent::{Appender, Seal, extent_flags};
 use trunkline_sn3::facts::{CallClose, CallOpen, LegFact, ParticipantFact, PayloadFact};
 use trunkline_sn3::file::DirectoryStore;
@@ -184,7 +185,7 @@ fn write_recording<F: trunkline_sn3::file::SegmentFile>(
     writer: &mut SegmentWriter<F>,
     script: &Script,
 ) {
-    let mut previous = (0, 0);
+    let mut previous = (0, 0, chain::START);
     let mut ordinal = 0;
     let mut extent = vec![0u8; trunkline_sn3::layout::EXTENT_BYTES];
     let mut appender = Appender::open(&mut extent, script.number, ordinal, ORIGIN_NS);
@@ -207,9 +208,10 @@ fn stage<F: trunkline_sn3::file::SegmentFile>(
     writer: &mut SegmentWriter<F>,
     extent: &[u8],
     used: u32,
-    (prev_segment, prev_page): (u32, u32),
+    previous: (u32, u32, chain::Link),
     flags: u8,
-) -> (u32, u32) {
+) -> (u32, u32, chain::Link) {
+    let (prev_segment, prev_page, _) = previous;
     if !writer.has_room() {
         writer.flush().unwrap();
     }
@@ -217,9 +219,10 @@ fn stage<F: trunkline_sn3::file::SegmentFile>(
         used,
         prev_segment,
         prev_page,
-        dropped: 0,
         flags,
+        previous_link: Some(previous.2),
+        ..Seal::default()
     };
     let staged = writer.stage(extent, &seal).unwrap();
-    (writer.number(), staged.page)
+    (writer.number(), staged.page, staged.link.unwrap())
 }

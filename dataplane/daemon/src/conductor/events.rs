@@ -307,6 +307,7 @@ impl Conductor {
                 last_segment,
                 last_page,
                 bytes,
+                chain_head,
                 disk_drops,
             } => {
                 let streams = self.recordings.get_mut(&recording).map(|entry| {
@@ -321,6 +322,7 @@ impl Conductor {
                     last_segment,
                     last_page,
                     bytes,
+                    chain_head,
                     streams: streams.unwrap_or_default(),
                 };
                 self.tell(event, now_ns);

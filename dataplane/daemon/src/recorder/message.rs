@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use trunkline_link::message::Side;
 use trunkline_link::pool::Extent;
+use trunkline_sn3::chain::Link;
 
 /// From a worker to the recorder, in order.
 #[derive(Debug)]
@@ -122,6 +123,8 @@ pub enum RecorderNotice {
         last_page: u32,
         /// Bytes on disk.
         bytes: u64,
+        /// Head of its hash chain; zeros = not chained.
+        chain_head: Link,
         /// What the disk refused.
         disk_drops: Vec<DiskDrop>,
     },

@@ -5,12 +5,14 @@ use std::io;
 
 use trunkline_link::counters::RecorderCounter;
 use trunkline_link::pool::Extent;
+use trunkline_sn3::chain;
 use trunkline_sn3::extent::{self, Appender, Seal, extent_flags};
 use trunkline_sn3::file::{SegmentFile, SegmentStore};
 use trunkline_sn3::layout::{EXTENT_HEADER, UNIT};
 use trunkline_sn3::writer::{BATCH_BYTES, SegmentOrigin, SegmentWriter, Staged};
 
 use super::Shared;
+use super::track::Tip;
 
 /// Between attempts while the disk refuses.
 const RETRY_NS: u64 = 250_000_000;
@@ -219,6 +221,7 @@ impl<F: SegmentFile> Series<F> {
                     .insert(SegmentWriter::create(&mut shared.store, &origin)?)
             }
         };
+        let chained = shared.settings.hash_chain.then_some(());
         while writer.has_room()
             && let Some(waiting) = self.waiting.pop_front()
         {
@@ -226,10 +229,14 @@ impl<F: SegmentFile> Series<F> {
             let track = shared.tracks.of(waiting.recording);
             let asked = Seal {
                 used: waiting.used,
-                prev_segment: track.staged.0,
-                prev_page: track.staged.1,
+                prev_segment: track.staged.segment,
+                prev_page: track.staged.page,
                 dropped: track.dropped,
                 flags: if waiting.last { extent_flags::LAST } else { 0 },
+                // The worker's own log is nobody's evidence.
+                previous_link: chained
+                    .filter(|()| waiting.recording != 0)
+                    .map(|()| track.staged.link),
             };
             let Some(staged) = writer.stage(waiting.bytes(), &asked) else {
                 // A worker's extent that is none: its frames are lost, the others are not.
@@ -237,7 +244,11 @@ impl<F: SegmentFile> Series<F> {
                 drop_extent(shared, &mut self.touched, waiting);
                 continue;
             };
-            track.staged = (writer.number(), staged.page);
+            track.staged = Tip {
+                segment: writer.number(),
+                page: staged.page,
+                link: staged.link.unwrap_or(chain::START),
+            };
             let dropped = std::mem::take(&mut track.dropped);
             self.batch.push_back(InBatch {
                 waiting,
@@ -262,7 +273,11 @@ impl<F: SegmentFile> Series<F> {
     fn settle<S>(&mut self, shared: &mut Shared<S>, number: u32, done: InBatch, now_ns: u64) {
         let bytes = done.staged.header.bytes() as u64;
         let track = shared.tracks.of(done.waiting.recording);
-        track.written = (number, done.staged.page);
+        track.written = Tip {
+            segment: number,
+            page: done.staged.page,
+            link: done.staged.link.unwrap_or(chain::START),
+        };
         track.extents += 1;
         track.bytes += bytes;
         track.pending -= 1;

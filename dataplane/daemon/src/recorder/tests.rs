@@ -178,6 +178,18 @@ impl Bench {
         })
     }
 
+    fn chain_head(&self, wanted: u64) -> chain::Link {
+        let head = self.seen.iter().find_map(|notice| match notice {
+            RecorderNotice::Closed {
+                recording,
+                chain_head,
+                ..
+            } if *recording == wanted => Some(*chain_head),
+            _ => None,
+        });
+        head.expect("closed")
+    }
+
     fn alarms(&self) -> Vec<bool> {
         let alarm = |notice: &RecorderNotice| match notice {
             RecorderNotice::DiskAlarm { active } => Some(*active),
@@ -233,6 +245,11 @@ fn recordings_are_written_closed_and_readable() {
     bench.finish(&mut calls[1]);
     bench.pass(200);
     assert!(bench.closed(2).is_some() && bench.alarms().is_empty());
+    for recording in [1, 2] {
+        let capture = bench.read(recording, None);
+        let reader = capture.recording().expect("from segments");
+        assert_eq!(reader.chain_head(), Some(bench.chain_head(recording)));
+    }
     assert_eq!(bench.extents_in_hand(), POOL);
     bench.commands.push(RecorderCommand::Stop).expect("room");
     bench.pass(50);

@@ -3,12 +3,21 @@
 use std::collections::HashMap;
 
 use trunkline_link::message::Side;
+use trunkline_sn3::chain::Link;
 use trunkline_sn3::extent::StreamCount;
 
 use super::message::{DiskDrop, RecorderNotice};
 
-/// Segment and page of an extent; both 0 = none.
-pub(super) type Place = (u32, u32);
+/// Where a recording has come to: its last extent, and what the next one's link follows from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tip {
+    /// Segment of the extent; 0 = none.
+    pub segment: u32,
+    /// Page in it.
+    pub page: u32,
+    /// Its link in the hash chain; [`trunkline_sn3::chain::START`] where it has none.
+    pub link: Link,
+}
 
 /// One recording.
 #[derive(Debug, Clone, Default)]
@@ -17,11 +26,11 @@ pub(super) struct Track {
     /// Ordinal that follows the last extent seen.
     pub next_ordinal: u32,
     /// Last extent put into a batch: the next one chains to it.
-    pub staged: Place,
+    pub staged: Tip,
     /// Last extent written.
-    pub written: Place,
+    pub written: Tip,
     /// Last extent durable.
-    pub durable: Place,
+    pub durable: Tip,
     /// Extents written, and their bytes.
     pub extents: u32,
     pub bytes: u64,
@@ -73,8 +82,8 @@ impl Track {
             session: self.session,
             recording,
             next_ordinal: self.next_ordinal,
-            last_segment: self.durable.0,
-            last_page: self.durable.1,
+            last_segment: self.durable.segment,
+            last_page: self.durable.page,
             disk_drops: self.drops.clone(),
         }
     }
@@ -84,9 +93,10 @@ impl Track {
             session: self.session,
             recording,
             extents: self.extents,
-            last_segment: self.durable.0,
-            last_page: self.durable.1,
+            last_segment: self.durable.segment,
+            last_page: self.durable.page,
             bytes: self.bytes,
+            chain_head: self.durable.link,
             disk_drops: self.drops.clone(),
         }
     }
@@ -98,7 +108,7 @@ pub(super) struct Tracks(HashMap<u64, Track>);
 
 impl Tracks {
     /// A recording starts or goes on.
-    pub fn begin(&mut self, session: u64, recording: u64, first_ordinal: u32, prev: Place) {
+    pub fn begin(&mut self, session: u64, recording: u64, first_ordinal: u32, prev: Tip) {
         let track = self.0.entry(recording).or_default();
         track.session = session;
         track.next_ordinal = track.next_ordinal.max(first_ordinal);

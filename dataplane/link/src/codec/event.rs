@@ -191,6 +191,7 @@ fn write_recording_event(writer: &mut Writer<'_>, event: &Event) -> Result<(), C
             last_segment,
             last_page,
             bytes,
+            chain_head,
             streams,
         } => {
             header(writer, RECORDING_CLOSED, 0);
@@ -200,6 +201,7 @@ fn write_recording_event(writer: &mut Writer<'_>, event: &Event) -> Result<(), C
             writer.u32(*last_segment);
             writer.u32(*last_page);
             writer.u64(*bytes);
+            writer.array(chain_head);
             parts::write_streams(writer, streams)
         }
         _ => unreachable!("not a recording event"),
@@ -342,6 +344,7 @@ fn read_recording_event(
             last_segment: reader.u32()?,
             last_page: reader.u32()?,
             bytes: reader.u64()?,
+            chain_head: reader.array()?,
             streams: parts::read_streams(reader)?,
         },
     })

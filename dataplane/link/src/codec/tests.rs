@@ -320,6 +320,7 @@ fn recording_event() -> impl Strategy<Value = Event> {
                 last_segment: places[1],
                 last_page: places[2],
                 bytes: n.2,
+                chain_head: [n.2 as u8; 32],
                 streams,
             }
         ),

@@ -27,6 +27,11 @@ impl Writer<'_> {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    /// Bytes of a fixed number.
+    pub(super) fn array<const N: usize>(&mut self, value: &[u8; N]) {
+        self.0.extend_from_slice(value);
+    }
+
     pub(super) fn boolean(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
@@ -84,7 +89,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         Ok(self.take(N)?.try_into().expect("took exactly N bytes"))
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use trunkline_sn3::chain::{self, Link};
 use trunkline_sn3::extent::{Appender, Seal, extent_flags};
 use trunkline_sn3::facts::{CallClose, CallOpen, LegFact, PayloadFact};
 use trunkline_sn3::file::SegmentStore;
@@ -200,7 +201,7 @@ fn rtcp(side: u8, wall_ns: u64, length: usize) -> Item {
 pub struct Builder {
     pub writer: SegmentWriter<SimFile>,
     disk: SimDisk,
-    chains: BTreeMap<u64, (u32, u32, u32)>,
+    chains: BTreeMap<u64, (u32, u32, Link)>,
 }
 
 impl Builder {
@@ -216,21 +217,32 @@ impl Builder {
 
     /// Seals `extent` as the next of its recording.
     pub fn put(&mut self, recording: u64, extent: &[u8], used: u32, last: bool) {
-        let (prev_segment, prev_page, _) =
-            self.chains.get(&recording).copied().unwrap_or((0, 0, 0));
+        let link = self
+            .chains
+            .get(&recording)
+            .map_or(chain::START, |chain| chain.2);
+        self.put_after(recording, extent, used, last, link);
+    }
+
+    /// The same, chained to any link.
+    pub fn put_after(&mut self, recording: u64, extent: &[u8], used: u32, last: bool, link: Link) {
+        let before = self.chains.get(&recording).copied();
+        let (prev_segment, prev_page, _) = before.unwrap_or((0, 0, chain::START));
         let flags = if last { extent_flags::LAST } else { 0 };
         let asked = Seal {
             used,
             prev_segment,
             prev_page,
-            dropped: 0,
             flags,
+            previous_link: Some(link),
+            ..Seal::default()
         };
         if !self.writer.has_room() {
             self.writer.flush().expect("written");
         }
         let staged = self.writer.stage(extent, &asked).expect("an extent");
-        let place = (self.writer.number(), staged.page, staged.header.ordinal);
+        let link = staged.link.expect("chained");
+        let place = (self.writer.number(), staged.page, link);
         self.chains.insert(recording, place);
     }
 
@@ -238,6 +250,11 @@ impl Builder {
     pub fn roll(&mut self) {
         self.writer.finish(9_999).expect("finished");
         self.writer = SegmentWriter::create(&mut self.disk.clone(), &ORIGIN).expect("a segment");
+    }
+
+    /// Head of the recording's hash chain.
+    pub fn head(&self, recording: u64) -> Link {
+        self.chains[&recording].2
     }
 
     pub fn last(&self, recording: u64) -> (u32, u32) {

@@ -222,6 +222,7 @@ fn a_recording_is_known_to_the_recorder_first_and_ends_with_its_receipt() {
         last_segment: 3,
         last_page: 4,
         bytes: 960,
+        chain_head: [8; 32],
         disk_drops: vec![drop],
     };
     rig.recorder.notices.push(closed).unwrap();
@@ -231,6 +232,7 @@ fn a_recording_is_known_to_the_recorder_first_and_ends_with_its_receipt() {
         Event::RecordingClosed {
             streams,
             extents: 2,
+            chain_head: [8, ..],
             ..
         },
     ] = events.as_slice()

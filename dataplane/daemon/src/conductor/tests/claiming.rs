@@ -31,6 +31,7 @@ fn a_new_control_gets_the_sessions_their_records_and_what_was_learned() {
         last_segment: 0,
         last_page: 0,
         bytes: 0,
+        chain_head: [0; 32],
         disk_drops: Vec::new(),
     };
     rig.recorder.notices.push(closed).unwrap();

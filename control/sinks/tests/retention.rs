@@ -1,0 +1,233 @@
+//! What is deleted by age, by quota, for want of a keeper; and what the audit says of it all.
+
+use std::path::Path;
+use std::time::Duration;
+use trunkline_sinks::Timestamp;
+use trunkline_sinks::catalog::{
+    Catalog, CatalogHandle, CatalogThread, Decision, Mark, RetentionRules, Storage,
+};
+use trunkline_sinks::object::{Call, Recording, RecordingState, new_id};
+
+const DAY_MS: i64 = 86_400_000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Place {
+    folder: tempfile::TempDir,
+    thread: Option<CatalogThread>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let mut place = Self {
+            folder: tempfile::tempdir().unwrap(),
+            thread: None,
+        };
+        place.open();
+        place
+    }
+
+    fn open(&mut self) {
+        self.thread = None;
+        let path = self.folder.path().join("catalog.sqlite");
+        let (catalog, _) = Catalog::open(&path).unwrap();
+        self.thread = Some(CatalogThread::start(catalog, path).unwrap());
+    }
+
+    fn catalog(&self) -> CatalogHandle {
+        self.thread.as_ref().unwrap().handle()
+    }
+
+    /// A finished recording of 1000 bytes that ended on this day.
+    fn put(&self, number: u64, day: i64, kept: Option<bool>, verdict: &str) -> String {
+        let at = Timestamp(day * DAY_MS);
+        let body = serde_json::json!({
+            "id": new_id(), "call_id": new_id(), "state": "complete", "started_at": at,
+            "ended_at": at, "kept": kept, "verdict": verdict,
+        });
+        let recording: Recording = serde_json::from_value(body).unwrap();
+        let id = recording.id.clone();
+        let storage = Storage {
+            number,
+            bytes: 1000,
+            ..Storage::default()
+        };
+        assert!(self.catalog().put_recording(recording, storage));
+        assert!(self.catalog().flush(PATIENCE));
+        id
+    }
+
+    fn state(&self, id: &str) -> RecordingState {
+        self.catalog()
+            .recording(id)
+            .unwrap()
+            .unwrap()
+            .recording
+            .state
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp(100 * DAY_MS)
+}
+
+#[test]
+fn what_is_old_goes_and_what_is_held_stays() {
+    let mut place = Place::new();
+    let ids: Vec<String> = (0..5)
+        .map(|n| place.put(n + 1, 10 * n as i64 + 50, None, "complete"))
+        .collect();
+    let catalog = place.catalog();
+    catalog.decide(&ids[1], Mark::Held(true)).unwrap();
+    let rules = RetentionRules {
+        keep_ms: Some(25 * DAY_MS as u64),
+        quota_bytes: None,
+    };
+    assert_eq!(
+        catalog.expire(&RetentionRules::default(), now()).unwrap(),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        catalog.expire(&rules, now()).unwrap(),
+        [ids[0].clone(), ids[2].clone()]
+    );
+    assert!(catalog.flush(PATIENCE));
+    assert_eq!(catalog.expire(&rules, now()).unwrap(), Vec::<String>::new());
+    place.open();
+    let states = ids
+        .iter()
+        .map(|id| place.state(id).name())
+        .collect::<Vec<_>>();
+    assert_eq!(
+        states,
+        ["deleted", "complete", "deleted", "complete", "complete"]
+    );
+}
+
+#[test]
+fn the_oldest_go_until_the_quota_holds() {
+    let place = Place::new();
+    let ids: Vec<String> = (0..6)
+        .map(|n| place.put(n + 1, 90 + n as i64, None, "complete"))
+        .collect();
+    let catalog = place.catalog();
+    catalog.decide(&ids[0], Mark::Held(true)).unwrap();
+    let rules = RetentionRules {
+        keep_ms: None,
+        quota_bytes: Some(4_500),
+    };
+    assert_eq!(
+        catalog.expire(&rules, now()).unwrap(),
+        [ids[1].clone(), ids[2].clone()]
+    );
+    assert!(catalog.flush(PATIENCE));
+    assert_eq!(catalog.expire(&rules, now()).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn what_nobody_asked_to_keep_is_discarded() {
+    let place = Place::new();
+    let unkept = place.put(1, 99, Some(false), "complete");
+    let kept = place.put(2, 99, Some(true), "complete");
+    let plain = place.put(3, 99, None, "complete");
+    let catalog = place.catalog();
+    assert_eq!(catalog.discard_unkept().unwrap(), 1);
+    assert!(catalog.flush(PATIENCE));
+    assert_eq!(catalog.discard_unkept().unwrap(), 0);
+    let states = [unkept, kept, plain].map(|id| place.state(&id).name());
+    assert_eq!(states, ["deleted", "complete", "complete"]);
+}
+
+#[test]
+fn the_audit_lists_every_call_that_lacks_a_complete_recording() {
+    let place = Place::new();
+    let good = place.put(1, 50, None, "complete");
+    let half = place.put(2, 50, None, "one_way");
+    let catalog = place.catalog();
+    let call = |hour: i64, state: &str, expected: bool, recordings: &[&String]| {
+        let body = serde_json::json!({
+            "id": new_id(), "state": state, "started_at": Timestamp(50 * DAY_MS + hour * 3_600_000),
+            "recordings": recordings, "recording_expected": expected,
+        });
+        let call: Call = serde_json::from_value(body).unwrap();
+        let id = call.id.clone();
+        assert!(catalog.put_call(call));
+        id
+    };
+    call(1, "ended", true, &[&good]);
+    let one_way = call(2, "ended", true, &[&good, &half]);
+    let bare = call(3, "ended", true, &[]);
+    call(4, "ended", false, &[]);
+    call(5, "active", true, &[]);
+    call(30, "ended", true, &[]);
+    assert!(catalog.flush(PATIENCE));
+    let audit = catalog
+        .audit(Timestamp(50 * DAY_MS), Timestamp(51 * DAY_MS))
+        .unwrap();
+    assert_eq!((audit.expected, audit.complete, audit.pending), (4, 1, 1));
+    let listed: Vec<_> = audit
+        .exceptions
+        .iter()
+        .map(|one| {
+            (
+                one.call_id.clone(),
+                one.recording_id.clone(),
+                one.why.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            (one_way, Some(half.clone()), "one_way"),
+            (bare, None, "no recording")
+        ]
+    );
+    // A deletion is no exception, whatever was deleted stays judged.
+    let stored = catalog.recording(&good).unwrap().unwrap();
+    let mark = Mark::Deleted(1, Box::new(stored.recording));
+    assert_eq!(catalog.decide(&good, mark).unwrap(), Decision::Done);
+    assert!(catalog.flush(PATIENCE));
+    let again = catalog
+        .audit(Timestamp(50 * DAY_MS), Timestamp(51 * DAY_MS))
+        .unwrap();
+    assert_eq!(again.exceptions, audit.exceptions);
+}
+
+fn lines(folder: &Path) -> usize {
+    std::fs::read_to_string(folder.join("marks.jsonl"))
+        .unwrap()
+        .lines()
+        .count()
+}
+
+#[test]
+fn the_journal_of_decisions_is_compacted_and_still_says_the_same() {
+    let mut place = Place::new();
+    let id = place.put(1, 50, None, "complete");
+    let held = place.put(2, 50, None, "complete");
+    let catalog = place.catalog();
+    catalog.decide(&held, Mark::Held(true)).unwrap();
+    let path = place.folder.path().join("marks.jsonl");
+    let line = std::fs::read_to_string(&path).unwrap();
+    let more = line.replace(&held, &id) + &line.replace(&held, &id).replace("true", "false");
+    place.thread = None;
+    drop(catalog);
+    std::fs::write(&path, line.clone() + &more.repeat(600)).unwrap();
+    place.open();
+    assert_eq!(lines(place.folder.path()), 1);
+    let held_now = |id: &str| {
+        place
+            .catalog()
+            .recording(id)
+            .unwrap()
+            .unwrap()
+            .recording
+            .held
+    };
+    assert_eq!((held_now(&id), held_now(&held)), (false, true));
+    assert_eq!(
+        place.catalog().decide(&id, Mark::Held(true)).unwrap(),
+        Decision::Done
+    );
+    assert_eq!(lines(place.folder.path()), 2);
+}

@@ -373,6 +373,8 @@ pub struct Recording {
     pub keep_days: Option<u32>,
     /// Bytes of all recordings above which the oldest are deleted.
     pub quota_bytes: Option<u64>,
+    /// Master keys, one a line, 64 hexadecimal digits, the one in use first: recordings are encrypted.
+    pub key_file: Option<std::path::PathBuf>,
     /// Ed25519 private key (PKCS#8 PEM) that signs receipts, evidence and audits.
     pub signing_key_file: Option<std::path::PathBuf>,
 }
@@ -386,6 +388,7 @@ impl Default for Recording {
             hash_chain: true,
             keep_days: None,
             quota_bytes: None,
+            key_file: None,
             signing_key_file: None,
         }
     }

@@ -455,18 +455,17 @@ fn read_recording(recording: &mut Recording, mut section: Section<'_>, report: &
     recording.quota_bytes = section
         .take("quota_bytes")
         .and_then(|item| item.integer(report, 1 << 20, 1 << 60));
-    if let Some(text) = section
-        .take("signing_key_file")
-        .and_then(|item| item.string(report))
-    {
-        recording.signing_key_file = (!text.text.is_empty()).then(|| text.text.into());
-    }
+    let mut file = |name: &str| {
+        let text = section.take(name)?.string(report)?.text;
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    };
+    recording.key_file = file("key_file");
+    recording.signing_key_file = file("signing_key_file");
     section.unbuilt(
         report,
         &[
             ("journal_keep_h", Unbuilt::Absent),
             ("dtmf", Unbuilt::Text("keep")),
-            ("key_file", Unbuilt::Empty),
         ],
     );
     section.finish(report);

@@ -9,9 +9,10 @@ use trunkline_link::pool::PoolReader;
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::count_recording;
 use trunkline_sinks::verdict::StreamCounts;
+use trunkline_sn3::Keys;
 use trunkline_sn3::chain::START;
 use trunkline_sn3::record::ClockTriple;
-use trunkline_sn3::recover::{Image, LastPlace, last_places, link_of, rescue};
+use trunkline_sn3::recover::{Image, LastPlace, Rescue, last_places, link_of, rescue};
 
 use crate::b2bua::RecoveredPlace;
 use crate::clock::monotonic_ns;
@@ -21,9 +22,11 @@ pub fn recount(
     segments: &Path,
     places: HashMap<u64, RecoveredPlace>,
     recounts: &mpsc::Sender<(u64, Vec<StreamCounts>)>,
+    keys: &Keys,
 ) {
     for (number, place) in places {
-        match count_recording(segments, number, (place.last_segment, place.last_page)) {
+        let last = (place.last_segment, place.last_page);
+        match count_recording(segments, number, last, keys) {
             Ok(streams) => {
                 if recounts.blocking_send((number, streams)).is_err() {
                     return;
@@ -41,6 +44,7 @@ pub fn rescue_pool(
     segments: &Path,
     live: &BTreeSet<u64>,
     hash_chain: bool,
+    keys: Keys,
 ) -> HashMap<u64, RecoveredPlace> {
     let mut images = Vec::new();
     for (index, meta) in pool.unfinished() {
@@ -60,7 +64,13 @@ pub fn rescue_pool(
         utc_ns,
         ..ClockTriple::default()
     };
-    match rescue(segments, &images, u64::from(pool.pid()), clock, hash_chain) {
+    let how = Rescue {
+        epoch: u64::from(pool.pid()),
+        clock,
+        chained: hash_chain,
+        keys,
+    };
+    match rescue(segments, &images, &how) {
         Ok(rescued) => {
             info!(
                 extents = rescued.len(),

@@ -15,6 +15,8 @@ use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
 use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sip::transaction::{Endpoint, Transmit};
+use trunkline_sn3::Keys;
+use trunkline_sn3::keys::{Rewrapped, rewrap};
 use trunkline_sn3::proof::Signer;
 
 use crate::api::events::EventHub;
@@ -56,6 +58,8 @@ struct Core {
     counted: (u64, u64),
     lookups: mpsc::Sender<(u64, Vec<SocketAddr>)>,
     recounts: mpsc::Sender<Recount>,
+    /// Decrypt what was captured.
+    keys: Arc<Keys>,
     /// The catalog was compared with what runs.
     settled: bool,
 }
@@ -68,7 +72,9 @@ pub async fn run(config: Config) -> Result<()> {
     let config = Arc::new(config);
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {}", config.data_dir.display()))?;
-    let catalog = open_catalog(&config)?;
+    let keys = Arc::new(Keys::load(config.recording.key_file.as_deref())?);
+    let catalog = open_catalog(&config, &keys)?;
+    rewrap_keys(&keys, &config.segments_dir());
     let signer = config.recording.signing_key_file.as_deref();
     let signer = signer.map(Signer::load).transpose()?.map(Arc::new);
     if let Some(signer) = &signer {
@@ -92,6 +98,7 @@ pub async fn run(config: Config) -> Result<()> {
             trace: trace.clone(),
             data_dir: config.data_dir.clone(),
             signer: signer.clone(),
+            keys: Arc::clone(&keys),
             token: config.control.token.clone(),
         },
     )?;
@@ -120,6 +127,7 @@ pub async fn run(config: Config) -> Result<()> {
         counted: (0, 0),
         lookups,
         recounts,
+        keys,
         settled: false,
     };
     core.serve(incoming, requests, looked_up, recounted).await;
@@ -157,12 +165,34 @@ fn new_b2bua(
     )
 }
 
-fn open_catalog(config: &Config) -> Result<CatalogThread> {
+/// Wraps data keys anew that an older master key wraps; in the background, for there may be many.
+fn rewrap_keys(keys: &Arc<Keys>, segments: &FilePath) {
+    let (keys, segments) = (Arc::clone(keys), segments.to_path_buf());
+    if !keys.encrypts() || !segments.is_dir() {
+        return;
+    }
+    tokio::task::spawn_blocking(move || match rewrap(&segments, &keys) {
+        Ok(done) if done == Rewrapped::default() => {}
+        Ok(Rewrapped { keys, unknown }) if unknown > 0 => {
+            warn!(
+                keys,
+                unknown, "data keys wrapped anew; no master key in key_file unwraps the others"
+            );
+        }
+        Ok(done) => info!(
+            keys = done.keys,
+            "data keys wrapped anew: older master keys can leave key_file"
+        ),
+        Err(error) => warn!(%error, "data keys are not wrapped anew"),
+    });
+}
+
+fn open_catalog(config: &Config, keys: &Keys) -> Result<CatalogThread> {
     let path = config.catalog_file();
     let (mut catalog, new) = Catalog::open(&path)?;
     let segments = config.segments_dir();
     if new && segments.is_dir() {
-        let report = rebuild(&mut catalog, &segments)?;
+        let report = rebuild(&mut catalog, &segments, keys)?;
         info!(
             segments = report.segments,
             recordings = report.recordings,
@@ -317,8 +347,9 @@ impl Core {
                 let segments = self.config.segments_dir();
                 let (live, _) = self.b2bua.live();
                 let chain = self.config.recording.hash_chain;
+                let keys = Keys::clone(&self.keys);
                 let rescued = tokio::task::spawn_blocking(move || {
-                    rescue_pool(&pool, &segments, &live, chain)
+                    rescue_pool(&pool, &segments, &live, chain, keys)
                 })
                 .await;
                 let rescued = rescued.unwrap_or_default();
@@ -326,7 +357,8 @@ impl Core {
                 // Reads whole recordings: their calls go on meanwhile.
                 let segments = self.config.segments_dir();
                 let recounts = self.recounts.clone();
-                tokio::task::spawn_blocking(move || recount(&segments, rescued, &recounts));
+                let keys = Arc::clone(&self.keys);
+                tokio::task::spawn_blocking(move || recount(&segments, rescued, &recounts, &keys));
             }
             Notice::Events(events) => {
                 let now = Moment::now();
@@ -356,10 +388,11 @@ impl Core {
         let (recordings, calls) = self.b2bua.live();
         let (path, segments) = (self.config.catalog_file(), self.config.segments_dir());
         let catalog = self.catalog.clone();
+        let keys = Arc::clone(&self.keys);
         // Reads segments: off the signalling's thread.
         tokio::task::spawn_blocking(move || {
             let _ = catalog.flush(EXIT_PATIENCE);
-            if let Err(error) = settle_catalog(&path, &segments, &recordings, &calls) {
+            if let Err(error) = settle_catalog(&path, &segments, &recordings, &calls, &keys) {
                 warn!(%error, "the catalog's unfinished entries cannot be settled");
             }
         });
@@ -436,9 +469,10 @@ fn settle_catalog(
     segments: &FilePath,
     recordings: &BTreeSet<u64>,
     calls: &BTreeSet<String>,
+    keys: &Keys,
 ) -> Result<()> {
     let (mut catalog, _) = Catalog::open(path)?;
-    let ended = settle(&mut catalog, segments, recordings, calls)?;
+    let ended = settle(&mut catalog, segments, recordings, calls, keys)?;
     if !ended.is_empty() {
         info!(
             recordings = ended.len(),

@@ -18,6 +18,7 @@ use trunkline_control::metrics::Metrics;
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, rebuild};
 use trunkline_sinks::object::{Call, CallState, Recording, RecordingState, new_id};
+use trunkline_sn3::Keys;
 
 const START: Timestamp = Timestamp(1_795_253_400_000);
 
@@ -47,7 +48,7 @@ impl Server {
         write_segment(&folder.path().join("segments"), scripts);
         let path = folder.path().join("catalog.sqlite");
         let mut catalog = Catalog::open(&path).unwrap().0;
-        rebuild(&mut catalog, &folder.path().join("segments")).unwrap();
+        rebuild(&mut catalog, &folder.path().join("segments"), &Keys::none()).unwrap();
         let catalog_thread = CatalogThread::start(catalog, path).unwrap();
         let (handle, requests) = ControlHandle::new();
         let health = Health {
@@ -69,6 +70,7 @@ impl Server {
             metrics: Arc::new(Metrics::default()),
             data_dir: folder.path().to_owned(),
             signer: None,
+            keys: Arc::new(Keys::none()),
             token: token.map(str::to_owned),
         };
         let api = ApiServer::start("127.0.0.1:0".parse().unwrap(), context).unwrap();
@@ -854,6 +856,7 @@ fn a_core_that_is_gone_is_said_not_waited_for() {
         metrics: Arc::new(Metrics::default()),
         data_dir: folder.path().to_owned(),
         signer: None,
+        keys: Arc::new(Keys::none()),
         token: None,
     };
     let api = ApiServer::start("127.0.0.1:0".parse().unwrap(), context).unwrap();
@@ -881,6 +884,7 @@ fn a_core_that_is_gone_is_said_not_waited_for() {
             metrics: Arc::new(Metrics::default()),
             data_dir: folder.path().to_owned(),
             signer: None,
+            keys: Arc::new(Keys::none()),
             token: None,
         }
     });

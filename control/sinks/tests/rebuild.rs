@@ -9,6 +9,7 @@ use trunkline_sinks::catalog::{
     CallFilter, Catalog, CatalogThread, Decision, Mark, RecordingFilter, Storage, rebuild, settle,
 };
 use trunkline_sinks::object::{CallState, EndedBy, RecordingState, Role, Verdict};
+use trunkline_sn3::Keys;
 
 const START: Timestamp = Timestamp(1_795_253_400_000);
 
@@ -43,7 +44,7 @@ fn everything_that_was_recorded_is_listed_again() {
     let third = Script::new(9, Timestamp(START.0 + 9000), 10);
     let mut place = Place::new(&[&[first.clone(), second.clone()], &[third]]);
     let segments = place.segments();
-    let report = rebuild(&mut place.catalog, &segments).unwrap();
+    let report = rebuild(&mut place.catalog, &segments, &Keys::none()).unwrap();
     assert_eq!(
         (report.segments, report.recordings, report.calls),
         (2, 3, 2)
@@ -120,7 +121,7 @@ fn a_recording_that_nobody_closed_becomes_partial_with_a_receipt_that_adds_up() 
     };
     let mut place = Place::new(&[&[cut.clone(), live.clone()]]);
     let segments = place.segments();
-    rebuild(&mut place.catalog, &segments).unwrap();
+    rebuild(&mut place.catalog, &segments, &Keys::none()).unwrap();
     let unfinished = place.catalog.unfinished_recordings().unwrap();
     assert_eq!(unfinished.len(), 2);
 
@@ -130,6 +131,7 @@ fn a_recording_that_nobody_closed_becomes_partial_with_a_receipt_that_adds_up() 
         &segments,
         &BTreeSet::from([4]),
         &live_calls,
+        &Keys::none(),
     )
     .unwrap();
     assert_eq!(settled.len(), 1);
@@ -165,7 +167,7 @@ fn a_recording_of_which_nothing_was_kept_has_failed() {
     let lost = Script::new(5, START, 1);
     let mut place = Place::new(&[&[lost]]);
     let segments = place.segments();
-    rebuild(&mut place.catalog, &segments).unwrap();
+    rebuild(&mut place.catalog, &segments, &Keys::none()).unwrap();
     let mut recording = place
         .catalog
         .list_recordings(&RecordingFilter::default(), None, 1)
@@ -184,6 +186,7 @@ fn a_recording_of_which_nothing_was_kept_has_failed() {
         &segments,
         &BTreeSet::new(),
         &BTreeSet::new(),
+        &Keys::none(),
     )
     .unwrap();
     assert_eq!(settled.len(), 1);
@@ -195,13 +198,15 @@ fn no_segments_and_foreign_files_are_no_error() {
     let mut place = Place::new(&[]);
     let segments = place.segments();
     assert_eq!(
-        rebuild(&mut place.catalog, &segments).unwrap().recordings,
+        rebuild(&mut place.catalog, &segments, &Keys::none())
+            .unwrap()
+            .recordings,
         0
     );
     std::fs::create_dir_all(&segments).unwrap();
     std::fs::write(segments.join("w0-00000001.sn3s"), b"garbage").unwrap();
     std::fs::write(segments.join("notes.txt"), b"hello").unwrap();
-    let report = rebuild(&mut place.catalog, &segments).unwrap();
+    let report = rebuild(&mut place.catalog, &segments, &Keys::none()).unwrap();
     assert_eq!(
         (report.segments, report.recordings, report.damages.len()),
         (0, 0, 1)
@@ -222,7 +227,7 @@ fn what_was_decided_outlasts_the_catalog_and_a_torn_journal() {
     let mut place = Place::new(&[&scripts]);
     let [gone, kept] = [&scripts[0].recording_id, &scripts[1].recording_id];
     let segments = place.segments();
-    rebuild(&mut place.catalog, &segments).unwrap();
+    rebuild(&mut place.catalog, &segments, &Keys::none()).unwrap();
     let path = place.folder.path().join("catalog.sqlite");
     let stored = place.catalog.recording(gone).unwrap().unwrap();
     let thread = CatalogThread::start(place.catalog, path.clone()).unwrap();
@@ -253,7 +258,7 @@ fn what_was_decided_outlasts_the_catalog_and_a_torn_journal() {
     let whole = std::fs::read(&journal).unwrap();
     std::fs::write(&journal, [&whole[..], b"{\"recording\":\"x"].concat()).unwrap();
     let mut catalog = Catalog::open(&path).unwrap().0;
-    rebuild(&mut catalog, &segments).unwrap();
+    rebuild(&mut catalog, &segments, &Keys::none()).unwrap();
     let thread = CatalogThread::start(catalog, path.clone()).unwrap();
     assert_eq!(std::fs::read(&journal).unwrap(), whole);
     assert_eq!(thread.handle().erase_deleted(&segments).unwrap(), 1);
@@ -265,7 +270,7 @@ fn what_was_decided_outlasts_the_catalog_and_a_torn_journal() {
         let _ = std::fs::remove_file(place.folder.path().join(format!("catalog.sqlite{suffix}")));
     }
     let mut catalog = Catalog::open(&path).unwrap().0;
-    rebuild(&mut catalog, &segments).unwrap();
+    rebuild(&mut catalog, &segments, &Keys::none()).unwrap();
     let thread = CatalogThread::start(catalog, path).unwrap();
     let found = thread.handle().recording(gone).unwrap().unwrap();
     assert_eq!(found.recording.state, RecordingState::Deleted);

@@ -16,6 +16,9 @@ const FILES_A_SOCKET_IN_RING: u64 = 1;
 const SOCKETS_A_CALL: u64 = 4;
 /// Extents of a recorded call: one being filled, one being written.
 const EXTENTS_A_CALL: u64 = 2;
+/// Bytes that a recorded two-way G.711 call with 20 ms a packet takes on disk each second: 100 frames
+/// of 192 bytes, 84 of them in an extent.
+const RECORDED_BYTES_PER_S: u64 = 100 * EXTENT_BYTES as u64 / 84;
 /// The pool is this large at least and at most.
 const EXTENTS_MIN: u64 = 512;
 /// See [`EXTENTS_MIN`]: 2 GiB.
@@ -34,6 +37,8 @@ pub struct Capacity {
     pub calls_by_ports: u64,
     /// Calls that the open files have room for.
     pub calls_by_files: u64,
+    /// Calls that can be recorded at once with the extents that memory has room for.
+    pub calls_by_memory: u64,
     /// Extents of the pool.
     pub extents: u64,
     /// Slots of each worker's device.
@@ -76,6 +81,7 @@ impl Capacity {
             port_pairs,
             calls_by_ports,
             calls_by_files,
+            calls_by_memory: extents / EXTENTS_A_CALL,
             extents,
             slots_a_worker,
         }
@@ -87,6 +93,12 @@ impl Capacity {
         self.calls_by_ports.min(self.calls_by_files)
     }
 
+    /// What the disk has to take when every call that fits is recorded, bytes/s.
+    #[must_use]
+    pub fn disk_bytes_per_s(&self) -> u64 {
+        self.calls().min(self.calls_by_memory) * RECORDED_BYTES_PER_S
+    }
+
     /// The log line.
     pub fn log(&self) {
         tracing::info!(
@@ -95,8 +107,10 @@ impl Capacity {
             calls_by_ports = self.calls_by_ports,
             open_files = self.files,
             calls_by_files = self.calls_by_files,
+            recorded_calls_by_memory = self.calls_by_memory,
             extents = self.extents,
             extents_mib = self.extents * EXTENT_BYTES as u64 / (1 << 20),
+            disk_mib_per_s_if_all_are_recorded = self.disk_bytes_per_s() / (1 << 20),
             "capacity"
         );
     }
@@ -136,6 +150,8 @@ mod tests {
         assert_eq!((wide.port_pairs, wide.calls_by_ports), (8192, 4096));
         assert_eq!(wide.slots_a_worker, 16_384);
         assert_eq!(wide.extents, 4096 * 2 + 512);
+        assert_eq!(wide.calls_by_memory, 4096 + 256);
+        assert_eq!(wide.disk_bytes_per_s(), 4096 * 19_504);
         let narrow = Capacity::of(&config, 4, false, 1_024, 1 << 20);
         assert_eq!(narrow.calls_by_files, 96);
         assert_eq!(narrow.extents, EXTENTS_MIN);

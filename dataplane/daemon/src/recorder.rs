@@ -27,6 +27,7 @@ use std::os::fd::AsFd;
 use trunkline_link::counters::{CounterWriter, RecorderCounter};
 use trunkline_link::pool::Extent;
 use trunkline_sn3::file::{DirectoryStore, SegmentStore};
+use trunkline_sn3::keys::{KeyWriter, Keys};
 use trunkline_sn3::record::ClockTriple;
 use trunkline_sn3::{chain, recover};
 
@@ -57,6 +58,8 @@ pub struct RecorderSettings {
     pub checkpoint_ns: u64,
     /// Extents are chained by hash.
     pub hash_chain: bool,
+    /// Master keys: with one, extents are encrypted.
+    pub keys: Keys,
 }
 
 impl RecorderSettings {
@@ -74,6 +77,7 @@ impl RecorderSettings {
             waiting_max: (extents / 4).max(1),
             checkpoint_ns: 1_000_000_000,
             hash_chain: true,
+            keys: Keys::none(),
         }
     }
 
@@ -113,9 +117,10 @@ pub struct RecorderParts {
 pub fn spawn(parts: RecorderParts) -> io::Result<JoinHandle<()>> {
     let store = DirectoryStore::new(&parts.settings.segments())?;
     let directory = store.directory().to_path_buf();
+    let keys = parts.settings.keys.clone();
     std::thread::Builder::new()
         .name("segment-repair".into())
-        .spawn(move || finish_leftovers(&directory))?;
+        .spawn(move || finish_leftovers(&directory, &keys))?;
     let bell = parts.bell.clone();
     let mut recorder = Recorder::new(parts, store, Clocks::read()?);
     recorder.refill();
@@ -124,8 +129,8 @@ pub fn spawn(parts: RecorderParts) -> io::Result<JoinHandle<()>> {
         .spawn(move || recorder.run(&bell))
 }
 
-fn finish_leftovers(directory: &Path) {
-    match recover::finish_leftovers(directory) {
+fn finish_leftovers(directory: &Path, keys: &Keys) {
+    match recover::finish_leftovers(directory, keys) {
         Ok(results) => {
             for (path, result) in results {
                 match result {
@@ -177,6 +182,8 @@ struct Shared<S> {
     settings: RecorderSettings,
     clocks: Clocks,
     tracks: Tracks,
+    /// Where extents are encrypted.
+    keys: Option<KeyWriter>,
     free: Vec<Extent>,
     notices: VecDeque<RecorderNotice>,
     counters: CounterWriter,
@@ -218,6 +225,11 @@ impl<S: SegmentStore> Recorder<S> {
         parts
             .counters
             .set(RecorderCounter::ExtentsTotal, total as u64);
+        let keys = parts
+            .settings
+            .keys
+            .encrypts()
+            .then(|| KeyWriter::new(&parts.settings.segments(), parts.settings.keys.clone()));
         let series = (0..parts.queues.len())
             .map(|worker| Series::new(worker as u16))
             .collect();
@@ -227,6 +239,7 @@ impl<S: SegmentStore> Recorder<S> {
                 settings: parts.settings,
                 clocks,
                 tracks: Tracks::default(),
+                keys,
                 free: Vec::with_capacity(total),
                 notices: VecDeque::new(),
                 counters: parts.counters,

@@ -38,6 +38,7 @@ use trunkline_link::doorbell::Doorbell;
 use trunkline_link::limits::WORKERS_MAX;
 use trunkline_link::pool::Pool;
 use trunkline_link::shared_map::duplicate;
+use trunkline_sn3::Keys;
 
 use crate::capacity::{Capacity, memory_available, raise_file_limit};
 use crate::conductor::{Conductor, Parts, RecorderSeat, StopSignal, Timing};
@@ -108,6 +109,7 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
     let mut settings = RecorderSettings::new(&config.data_dir, pool.extents(), cores.len());
     settings.segment_bytes = config.recording.segment_bytes;
     settings.hash_chain = config.recording.hash_chain;
+    settings.keys = Keys::load(config.recording.key_file.as_deref())?;
     // Calls that began together close their extents together: one each has to be ready.
     settings.ready_extents = (pool.extents() / (2 * cores.len())).max(1);
     leave_cores_to_workers(&cores);

@@ -6,12 +6,12 @@ use common::{Call, Control, Dataplane, open, start_recording};
 use nix::sys::signal::Signal;
 use trunkline_link::counters::{ConductorCounter, RecorderCounter, WorkerCounter};
 use trunkline_link::message::*;
-use trunkline_sn3::{FrameKind, RecordingReader};
+use trunkline_sn3::{FrameKind, Keys, RecordingReader};
 
 /// What a recording holds: audio payloads by side, and the kinds of all other frames in order.
 fn read_recording(dataplane: &Dataplane, recording: u64) -> ([Vec<Vec<u8>>; 2], Vec<FrameKind>) {
     let directory = dataplane.data_dir().join("segments");
-    let reader = RecordingReader::in_directory(&directory, recording, None).unwrap();
+    let reader = RecordingReader::in_directory(&directory, recording, None, &Keys::none()).unwrap();
     assert!(reader.damages().is_empty(), "{:?}", reader.damages());
     let mut audio = [Vec::new(), Vec::new()];
     let mut others = Vec::new();

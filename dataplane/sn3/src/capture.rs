@@ -11,6 +11,7 @@ use crate::evidence;
 use crate::export::{ClassicWriter, ExportTotals};
 use crate::facts::{CallChange, CallClose, CallOpen, LegFact, PayloadFact};
 use crate::frame::{Frame, FrameKind};
+use crate::keys::Keys;
 use crate::map::Bytes;
 use crate::reader::SegmentReader;
 use crate::record::{ClockTriple, DropRecord, PauseRecord};
@@ -104,6 +105,16 @@ pub enum CaptureError {
         path: PathBuf,
         /// Their numbers.
         recordings: Vec<u64>,
+    },
+    /// It is encrypted, and its key is not at hand.
+    #[error(
+        "recording {recording} in {path} is encrypted: its key was erased, or no master key given wraps it"
+    )]
+    NoKey {
+        /// File or directory.
+        path: PathBuf,
+        /// Its number.
+        recording: u64,
     },
     /// Not in these segments.
     #[error("recording {recording} is not in {path}")]
@@ -293,6 +304,14 @@ impl Capture {
     /// # Errors
     /// See [`CaptureError`]. Damage is no error: see [`Capture::damages`].
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
+        Self::open_with(path, &Keys::none())
+    }
+
+    /// [`Capture::open`] of what may be encrypted.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn open_with(path: &Path, keys: &Keys) -> Result<Self, CaptureError> {
         let bytes = Bytes::open(path).map_err(|cause| CaptureError::Io {
             path: path.to_path_buf(),
             cause,
@@ -306,7 +325,7 @@ impl Capture {
         drop(bytes);
         let recordings = SegmentReader::open(path)?.recordings();
         match recordings[..] {
-            [recording] => Self::open_recording(path, recording),
+            [recording] => Self::open_recording_with(path, recording, keys),
             _ => Err(CaptureError::ManyRecordings {
                 path: path.to_path_buf(),
                 recordings,
@@ -322,6 +341,7 @@ impl Capture {
         };
         let range = evidence::segment_range(&bytes).ok_or_else(not_a_capture)?;
         let base = range.start as u64;
+        let keys = evidence::data_key(&bytes).map_or(Keys::none(), Keys::of_one);
         let segment = SegmentReader::over(bytes.part(range), path)?;
         let recordings = segment.recordings();
         let [recording] = recordings[..] else {
@@ -330,7 +350,8 @@ impl Capture {
                 recordings,
             });
         };
-        let mut capture = Self::over_recording(RecordingReader::in_segment(segment, recording)?);
+        let mut capture =
+            Self::over_recording(RecordingReader::in_segment(segment, recording, &keys)?);
         for damage in &mut capture.damages {
             damage.offset += base;
         }
@@ -350,9 +371,19 @@ impl Capture {
     /// # Errors
     /// See [`CaptureError`].
     pub fn open_recording(path: &Path, recording: u64) -> Result<Self, CaptureError> {
-        Ok(Self::over_recording(RecordingReader::in_file(
-            path, recording,
-        )?))
+        Self::open_recording_with(path, recording, &Keys::none())
+    }
+
+    /// [`Capture::open_recording`] of what may be encrypted.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn open_recording_with(
+        path: &Path,
+        recording: u64,
+        keys: &Keys,
+    ) -> Result<Self, CaptureError> {
+        RecordingReader::in_file(path, recording, keys).map(Self::over_recording)
     }
 
     /// Opens a recording from a directory of segments. `last` is its last (segment, page) when known:
@@ -365,9 +396,20 @@ impl Capture {
         recording: u64,
         last: Option<(u32, u32)>,
     ) -> Result<Self, CaptureError> {
-        Ok(Self::over_recording(RecordingReader::in_directory(
-            directory, recording, last,
-        )?))
+        Self::open_in_directory_with(directory, recording, last, &Keys::none())
+    }
+
+    /// [`Capture::open_in_directory`] of what may be encrypted.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn open_in_directory_with(
+        directory: &Path,
+        recording: u64,
+        last: Option<(u32, u32)>,
+        keys: &Keys,
+    ) -> Result<Self, CaptureError> {
+        RecordingReader::in_directory(directory, recording, last, keys).map(Self::over_recording)
     }
 
     pub(crate) fn over_recording(reader: RecordingReader) -> Self {

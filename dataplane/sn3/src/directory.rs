@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::capture::{Capture, CaptureError};
+use crate::keys::Keys;
 use crate::reader::SegmentReader;
 use crate::recording::RecordingReader;
 use crate::segment;
@@ -89,9 +90,18 @@ impl SegmentDirectory {
     /// # Errors
     /// See [`CaptureError`].
     pub fn open(&self, recording: u64) -> Result<Capture, CaptureError> {
+        self.open_with(recording, &Keys::none())
+    }
+
+    /// [`Self::open`] of what may be encrypted.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn open_with(&self, recording: u64, keys: &Keys) -> Result<Capture, CaptureError> {
         let last = self.last.get(&recording);
         let last = last.map(|extent| (extent.segment, extent.page));
-        let reader = RecordingReader::in_segments(&self.segments, &self.path, recording, last)?;
+        let (segments, path) = (&self.segments, &self.path);
+        let reader = RecordingReader::in_segments(segments, path, recording, last, keys)?;
         Ok(Capture::over_recording(reader))
     }
 }

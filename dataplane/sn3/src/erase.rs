@@ -12,7 +12,9 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::capture::CaptureError;
 use crate::extent::{ExtentHeader, extent_flags};
+use crate::keys::erase_keys;
 use crate::layout::{UNIT, VERSION};
+use crate::map::Bytes;
 use crate::reader::SegmentReader;
 use crate::recover::erased_extent;
 use crate::segment::{DirectoryEntry, list};
@@ -34,6 +36,8 @@ pub struct Erased {
 /// A segment could not be read or written, so that extents may be left in it: the others were erased
 /// all the same. The error names the first such segment and says how many there are.
 pub fn erase_recordings(directory: &Path, recordings: &BTreeSet<u64>) -> io::Result<Erased> {
+    // With its key gone, nothing of an encrypted recording can be read wherever a copy of it lies.
+    erase_keys(directory, recordings)?;
     let mut erased = Erased::default();
     let mut failed: Option<(io::Error, usize)> = None;
     for (_, path) in list(directory)? {
@@ -85,12 +89,12 @@ fn erase_in_segment(
     Ok(())
 }
 
-/// A segment that is gone meanwhile, or that nothing was written to yet, holds nothing.
+/// A segment that is gone meanwhile, or that nothing has reached, holds nothing.
 fn judge_unreadable(path: &Path, error: CaptureError) -> io::Result<()> {
     match error {
         CaptureError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         CaptureError::Io { cause, .. } => Err(cause),
-        _ if path.metadata().is_ok_and(|metadata| metadata.len() == 0) => Ok(()),
+        _ if Bytes::open(path)?.iter().all(|&byte| byte == 0) => Ok(()),
         other => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             other.to_string(),

@@ -4,6 +4,7 @@
 //! recording.json   the recording as the API shows it: receipt, verdict, head of the hash chain
 //! call.json        its call           cdr.json   its call detail record     (each where there is one)
 //! chain.json       the chain's links: ordinal, offset and length in recording.sn3s, link
+//! data.key         the key of its extents, hexadecimal                     (where they are encrypted)
 //! recording.sn3s   its extents, byte for byte, as a segment of its own
 //! recording.sn3    the same call as classic SN3
 //! manifest.json    name, length and BLAKE3 of each member before it
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use crate::archive::{self, ArchiveWriter, Found, Member, first_difference};
 use crate::capture::{Capture, CaptureError, Damage};
 use crate::chain;
+use crate::cipher::DataKey;
 use crate::extract::{Extracted, extract, follow};
 use crate::layout::UNIT;
 use crate::map::Bytes;
@@ -32,6 +34,7 @@ pub const SEGMENT: &str = "recording.sn3s";
 const CLASSIC: &str = "recording.sn3";
 const RECORDING: &str = "recording.json";
 const CHAIN: &str = "chain.json";
+const KEY: &str = "data.key";
 const MANIFEST: &str = "manifest.json";
 const HASH: &str = "manifest.b3";
 const SIGNATURE: &str = "manifest.sig";
@@ -72,6 +75,11 @@ impl Evidence<'_> {
                 let (member, ()) = archive.add(name, |out| write_json(out, document))?;
                 members.push(member);
             }
+        }
+        if let Some(key) = reader.data_key().filter(|_| reader.is_encrypted()) {
+            let text = proof::to_hex(key.bytes());
+            let (member, ()) = archive.add(KEY, |out| out.write_all(text.as_bytes()))?;
+            members.push(member);
         }
         let (member, extents) = archive.add(SEGMENT, |out| extract(reader, out))?;
         members.push(member);
@@ -158,6 +166,15 @@ pub fn segment_range(bytes: &[u8]) -> Option<Range<usize>> {
     let (members, _) = archive::members(bytes);
     let found = members.into_iter().find(|member| member.name == SEGMENT)?;
     Some(found.range)
+}
+
+/// The key of the extents in an archive, where they are encrypted.
+#[must_use]
+pub fn data_key(bytes: &[u8]) -> Option<DataKey> {
+    let (members, _) = archive::members(bytes);
+    let found = members.into_iter().find(|member| member.name == KEY)?;
+    let text = std::str::from_utf8(bytes.get(found.range)?).ok()?;
+    proof::from_hex(text).map(|key| DataKey::from_bytes(&key))
 }
 
 /// Checks an archive: every byte, the hash chain against the receipt, the signatures. `trusted` is

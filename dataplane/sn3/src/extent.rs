@@ -3,6 +3,7 @@
 //! The worker's half ([`Appender`]) never allocates and never fails for another reason than room.
 
 use crate::chain::{self, LINK_BYTES, Link};
+use crate::cipher::{DataKey, TAG_BYTES};
 use crate::frame::{self, FrameError, FrameHead, FrameKind, RawFrame, flags};
 use crate::layout::{
     EXTENT_HEADER, EXTENT_MAGIC, EXTENT_UNITS_MAX, PAYLOAD_MAX, TRAILER_MAX, UNIT, VERSION,
@@ -13,7 +14,7 @@ use crate::layout::{
 pub mod extent_flags {
     /// Complete, with a checksum.
     pub const SEALED: u8 = 1;
-    /// Reserved for encrypted frames; not written by this version.
+    /// Frames and padding are encrypted, an authentication tag follows, see [`crate::cipher`].
     pub const ENCRYPTED: u8 = 1 << 1;
     /// Ends with a link of the recording's hash chain, see [`crate::chain`].
     pub const CHAINED: u8 = 1 << 2;
@@ -56,6 +57,8 @@ pub struct ExtentHeader {
     pub span_us: u32,
     /// Frames of this recording that could not be written to disk between the extent before and this one.
     pub dropped: u32,
+    /// Random part of the cipher's nonce; 0 when not encrypted.
+    pub nonce: u64,
 }
 
 impl ExtentHeader {
@@ -77,6 +80,7 @@ impl ExtentHeader {
         bytes[40..48].copy_from_slice(&self.first_ns.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.span_us.to_le_bytes());
         bytes[52..56].copy_from_slice(&self.dropped.to_le_bytes());
+        bytes[56..].copy_from_slice(&self.nonce.to_le_bytes());
         bytes
     }
 
@@ -104,6 +108,7 @@ impl ExtentHeader {
             first_ns: double(40),
             span_us: single(48),
             dropped: single(52),
+            nonce: double(56),
         };
         let fits = (1..=EXTENT_UNITS_MAX).contains(&header.units)
             && (EXTENT_HEADER..=header.body_end()).contains(&(header.used as usize));
@@ -138,11 +143,20 @@ impl ExtentHeader {
 /// Bytes of the trailer that an extent with these flags ends with.
 #[must_use]
 pub const fn trailer_bytes(flags: u8) -> usize {
-    if flags & extent_flags::ERASED == 0 && flags & extent_flags::CHAINED != 0 {
+    if flags & extent_flags::ERASED != 0 {
+        return 0;
+    }
+    let tag = if flags & extent_flags::ENCRYPTED != 0 {
+        TAG_BYTES
+    } else {
+        0
+    };
+    let link = if flags & extent_flags::CHAINED != 0 {
         LINK_BYTES
     } else {
         0
-    }
+    };
+    tag + link
 }
 
 /// Why a frame was not appended.
@@ -258,8 +272,8 @@ impl Appender {
 }
 
 /// What the recorder adds when it seals.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seal {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seal<'a> {
     /// Bytes used, as last published by the worker.
     pub used: u32,
     /// The recording's extent before this one, both 0 = none.
@@ -273,9 +287,11 @@ pub struct Seal {
     /// The link of the recording's extent before this one ([`chain::START`] for the first): the
     /// extent is chained to it. `None` = not chained.
     pub previous_link: Option<Link>,
+    /// The recording's key, and the random part of the extent's nonce: the frames are encrypted.
+    pub encryption: Option<(&'a DataKey, u64)>,
 }
 
-impl Seal {
+impl Seal<'_> {
     /// Flags of the sealed extent.
     const fn all_flags(&self) -> u8 {
         let chained = if self.previous_link.is_some() {
@@ -283,7 +299,12 @@ impl Seal {
         } else {
             0
         };
-        self.flags | extent_flags::SEALED | chained
+        let encrypted = if self.encryption.is_some() {
+            extent_flags::ENCRYPTED
+        } else {
+            0
+        };
+        self.flags | extent_flags::SEALED | chained | encrypted
     }
 
     /// Bytes of the sealed extent, whole units.
@@ -298,7 +319,7 @@ impl Seal {
 ///
 /// `None` when the extent has no open header, is shorter than [`Seal::bytes`], or `used` is not its
 /// frames' end.
-pub fn seal(extent: &mut [u8], seal: &Seal) -> Option<ExtentHeader> {
+pub fn seal(extent: &mut [u8], seal: &Seal<'_>) -> Option<ExtentHeader> {
     let mut header = ExtentHeader::decode(extent)?;
     let used = seal.used as usize;
     if seal.bytes() > extent.len() || header.has(extent_flags::SEALED) {
@@ -326,8 +347,12 @@ pub fn seal(extent: &mut [u8], seal: &Seal) -> Option<ExtentHeader> {
     header.dropped = seal.dropped;
     extent[used..header.bytes()].fill(0);
     header.checksum = 0;
-    extent[..EXTENT_HEADER].copy_from_slice(&header.encode());
     let extent = &mut extent[..header.bytes()];
+    if let Some((key, nonce)) = seal.encryption {
+        header.nonce = nonce;
+        key.encrypt(extent, &header);
+    }
+    extent[..EXTENT_HEADER].copy_from_slice(&header.encode());
     if let Some(previous) = &seal.previous_link {
         chain::relink(extent, &mut header, previous);
     } else {
@@ -454,6 +479,8 @@ pub fn good_until(extent: &[u8], header: &ExtentHeader) -> u32 {
 }
 
 const _: () = assert!(frame_bytes(PAYLOAD_MAX) < UNIT);
+const _: () =
+    assert!(trailer_bytes(extent_flags::ENCRYPTED | extent_flags::CHAINED) == TRAILER_MAX);
 
 #[cfg(test)]
 mod tests {
@@ -553,6 +580,7 @@ mod tests {
             dropped: 7,
             flags: extent_flags::LAST,
             previous_link: Some([9; 32]),
+            encryption: None,
         };
         let header = seal(&mut extent, &asked).expect("sealed");
         assert_eq!(

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::assemble::Pieces;
 use crate::capture::{CaptureError, Damage};
 use crate::chain::Link;
+use crate::cipher::{self, DataKey};
 use crate::extent::{ExtentHeader, Walk, extent_flags, walk};
-use crate::frame::{Frame, FrameKind, RawFrame};
+use crate::frame::{self, Frame, FrameKind, RawFrame};
+use crate::keys::Keys;
 use crate::layout::UNIT;
 use crate::reader::{ExtentView, Salvage, SegmentReader};
 use crate::record::DropRecord;
@@ -29,6 +31,8 @@ pub struct RecordingReader {
     segments: Vec<SegmentReader>,
     parts: Vec<Part>,
     damages: Vec<Damage>,
+    /// Of an encrypted recording.
+    key: Option<DataKey>,
 }
 
 impl RecordingReader {
@@ -41,13 +45,14 @@ impl RecordingReader {
         directory: &Path,
         recording: u64,
         last: Option<(u32, u32)>,
+        keys: &Keys,
     ) -> Result<Self, CaptureError> {
         let io = |cause| CaptureError::Io {
             path: directory.to_path_buf(),
             cause,
         };
         let listed = segment::list(directory).map_err(io)?;
-        Self::in_segments(&listed, directory, recording, last)
+        Self::in_segments(&listed, directory, recording, last, keys)
     }
 
     /// The same from a directory that was listed before.
@@ -56,13 +61,21 @@ impl RecordingReader {
         directory: &Path,
         recording: u64,
         last: Option<(u32, u32)>,
+        keys: &Keys,
     ) -> Result<Self, CaptureError> {
+        let key = keys.find(directory, recording);
+        let key = key.map_err(|cause| CaptureError::Io {
+            path: directory.to_path_buf(),
+            cause,
+        })?;
         if let Some(last) = last
-            && let Some(reader) = Self::by_chain(listed, recording, last)
+            && let Some(mut reader) = Self::by_chain(listed, recording, last)
         {
-            return Ok(reader);
+            reader.key = key;
+            return reader.readable(directory);
         }
         let mut reader = Self::empty(recording);
+        reader.key = key;
         for (_, path) in listed {
             // A segment that cannot be opened at all is no reason to lose the others.
             match SegmentReader::open(path) {
@@ -82,8 +95,16 @@ impl RecordingReader {
     ///
     /// # Errors
     /// I/O, or no extent of the recording there.
-    pub fn in_file(path: &Path, recording: u64) -> Result<Self, CaptureError> {
+    pub fn in_file(path: &Path, recording: u64, keys: &Keys) -> Result<Self, CaptureError> {
         let mut reader = Self::empty(recording);
+        let beside = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let found = keys.find(beside.unwrap_or(Path::new(".")), recording);
+        reader.key = found.map_err(|cause| CaptureError::Io {
+            path: path.to_path_buf(),
+            cause,
+        })?;
         reader.add(SegmentReader::open(path)?);
         let complete = reader.parts.iter().all(|part| {
             part.header.prev_segment == 0 || {
@@ -113,9 +134,14 @@ impl RecordingReader {
     ///
     /// # Errors
     /// No extent of the recording there.
-    pub fn in_segment(segment: SegmentReader, recording: u64) -> Result<Self, CaptureError> {
+    pub fn in_segment(
+        segment: SegmentReader,
+        recording: u64,
+        keys: &Keys,
+    ) -> Result<Self, CaptureError> {
         let path = segment.path().to_path_buf();
         let mut reader = Self::empty(recording);
+        reader.key = keys.given();
         reader.add(segment);
         reader.finish(&path)
     }
@@ -126,6 +152,7 @@ impl RecordingReader {
             segments: Vec::new(),
             parts: Vec::new(),
             damages: Vec::new(),
+            key: None,
         }
     }
 
@@ -279,12 +306,55 @@ impl RecordingReader {
             });
         }
         self.order();
-        self.report_gaps();
-        self.report_bad_parts();
-        self.report_open_end();
-        self.damages
+        let mut this = self.readable(path)?;
+        this.report_gaps();
+        this.report_bad_parts();
+        this.report_open_end();
+        this.damages
             .sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
+        Ok(this)
+    }
+
+    /// Refuses what is encrypted and cannot be decrypted: no extent without its key.
+    fn readable(self, path: &Path) -> Result<Self, CaptureError> {
+        if self.key.is_none() && self.is_encrypted() {
+            return Err(CaptureError::NoKey {
+                path: path.to_path_buf(),
+                recording: self.recording,
+            });
+        }
         Ok(self)
+    }
+
+    /// Whether any of its extents is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.parts
+            .iter()
+            .any(|part| cipher::is_encrypted(&part.header))
+    }
+
+    /// The key of an encrypted recording.
+    #[must_use]
+    pub const fn data_key(&self) -> Option<&DataKey> {
+        self.key.as_ref()
+    }
+
+    /// The frames of an encrypted extent in the clear. Of a damaged one they are not proved: their
+    /// checksums tell the good ones.
+    fn decrypt(&self, view: &ExtentView<'_>, whole: bool) -> Option<Vec<u8>> {
+        if !cipher::is_encrypted(&view.header) {
+            return None;
+        }
+        let key = self.key.as_ref()?;
+        let proved = if whole {
+            key.decrypt(view.bytes, &view.header)
+        } else {
+            None
+        };
+        let mut clear = proved.unwrap_or_else(|| key.decrypt_damaged(view.bytes, &view.header));
+        clear.truncate(view.header.body_end());
+        Some(clear)
     }
 
     /// Orders the extents. Of two copies of one (written, and rescued from memory as well) the better
@@ -361,7 +431,9 @@ impl RecordingReader {
             let before = found.len();
             let view = self.view(part);
             let mut good = 0;
-            for item in Salvage::new(view.body(), self.recording, part.header.ordinal) {
+            let clear = self.decrypt(&view, false);
+            let body = clear.as_deref().unwrap_or(view.body());
+            for item in Salvage::new(body, self.recording, part.header.ordinal) {
                 match item {
                     Ok(_) => good += 1,
                     Err(bad) => found.push(Damage {
@@ -509,12 +581,65 @@ enum Current<'a> {
     Nothing,
     Whole(Walk<'a>),
     Damaged(Salvage<'a>),
+    Clear(Clear),
+}
+
+/// Frames that were encrypted: the extent in the clear, and where its frames start.
+#[derive(Debug)]
+struct Clear {
+    bytes: Vec<u8>,
+    places: std::vec::IntoIter<usize>,
+}
+
+impl Clear {
+    fn new(bytes: Vec<u8>, header: &ExtentHeader, whole: bool) -> Self {
+        let mut places = Vec::new();
+        if whole {
+            let mut frames = walk(&bytes, header.used);
+            while let Some((at, _)) = frames.next_at() {
+                places.push(at);
+            }
+        } else {
+            let found = Salvage::new(&bytes, header.recording, header.ordinal);
+            places.extend(found.filter_map(|item| Some(item.ok()?.0)));
+        }
+        Self {
+            bytes,
+            places: places.into_iter(),
+        }
+    }
+
+    fn next(&mut self, base: u64) -> Option<(Frame<'static>, u8)> {
+        let at = self.places.next()?;
+        let raw = frame::decode_unchecked(&self.bytes[at..]).ok()?;
+        let payload = Cow::Owned(raw.payload.to_vec());
+        Some((frame_of(&raw, payload, base + at as u64), raw.piece))
+    }
+}
+
+fn frame_of<'a>(raw: &RawFrame<'_>, payload: Cow<'a, [u8]>, offset: u64) -> Frame<'a> {
+    let head = raw.head;
+    Frame {
+        kind: head.kind,
+        side: head.side,
+        media: head.media,
+        ssrc: Some(head.ssrc),
+        pt: Some(head.pt),
+        marker: head.marker,
+        flags: head.flags,
+        seq: head.seq,
+        seq_cycles: head.seq_cycles,
+        rtp_ts: head.rtp_ts,
+        wall_ns: head.wall_ns,
+        payload,
+        offset,
+    }
 }
 
 impl<'a> StoredFrames<'a> {
     fn next_stored(&mut self) -> Option<(usize, RawFrame<'a>)> {
         match &mut self.current {
-            Current::Nothing => None,
+            Current::Nothing | Current::Clear(_) => None,
             Current::Whole(frames) => frames.next_at(),
             Current::Damaged(frames) => frames.find_map(Result::ok),
         }
@@ -526,7 +651,10 @@ impl<'a> StoredFrames<'a> {
         self.next_part += 1;
         let view = self.reader.view(part);
         self.base = u64::from(part.page) * UNIT as u64;
-        self.current = if !part.whole {
+        let clear = self.reader.decrypt(&view, part.whole);
+        self.current = if let Some(bytes) = clear {
+            Current::Clear(Clear::new(bytes, &view.header, part.whole))
+        } else if !part.whole {
             Current::Damaged(Salvage::new(
                 view.body(),
                 self.reader.recording,
@@ -547,7 +675,11 @@ impl<'a> StoredFrames<'a> {
             ssrc: 0,
             count: u64::from(part.header.dropped),
         };
-        let wall_ns = walk(view.bytes, part.header.used)
+        let bytes = match &self.current {
+            Current::Clear(clear) => clear.bytes.as_slice(),
+            _ => view.bytes,
+        };
+        let wall_ns = walk(bytes, part.header.used)
             .next()
             .map_or(0, |f| f.head.wall_ns);
         Some(Some(Frame {
@@ -571,24 +703,14 @@ impl<'a> StoredFrames<'a> {
 impl<'a> Pieces<'a> for StoredFrames<'a> {
     fn next_piece(&mut self) -> Option<(Frame<'a>, u8)> {
         loop {
+            if let Current::Clear(clear) = &mut self.current
+                && let Some(frame) = clear.next(self.base)
+            {
+                return Some(frame);
+            }
             if let Some((at, raw)) = self.next_stored() {
-                let head = raw.head;
-                let frame = Frame {
-                    kind: head.kind,
-                    side: head.side,
-                    media: head.media,
-                    ssrc: Some(head.ssrc),
-                    pt: Some(head.pt),
-                    marker: head.marker,
-                    flags: head.flags,
-                    seq: head.seq,
-                    seq_cycles: head.seq_cycles,
-                    rtp_ts: head.rtp_ts,
-                    wall_ns: head.wall_ns,
-                    payload: Cow::Borrowed(raw.payload),
-                    offset: self.base + at as u64,
-                };
-                return Some((frame, raw.piece));
+                let payload = Cow::Borrowed(raw.payload);
+                return Some((frame_of(&raw, payload, self.base + at as u64), raw.piece));
             }
             if let Some(dropped) = self.open_part()? {
                 return Some((dropped, 0));

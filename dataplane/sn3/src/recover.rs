@@ -6,8 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::chain::{self, Follower, Link};
+use crate::cipher;
 use crate::extent::{ExtentHeader, Seal, checksum, extent_flags, good_until, seal};
 use crate::file::{DirectoryStore, DiskFile, SegmentFile};
+use crate::keys::{KeyWriter, Keys};
 use crate::layout::{EXTENT_HEADER, EXTENT_UNITS_MAX, UNIT, VERSION};
 use crate::map::Bytes;
 use crate::reader::{Found, SegmentReader, directory_entries};
@@ -30,14 +32,17 @@ pub enum Finished {
     },
 }
 
-/// Finishes all leftover segments of a directory. Errors of single files do not keep it from the others.
+/// Finishes all leftover segments of a directory; `keys` decrypt torn extents. Errors of single files do not keep it from the others.
 ///
 /// # Errors
 /// Those of reading the directory.
-pub fn finish_leftovers(directory: &Path) -> io::Result<Vec<(PathBuf, io::Result<Finished>)>> {
+pub fn finish_leftovers(
+    directory: &Path,
+    keys: &Keys,
+) -> io::Result<Vec<(PathBuf, io::Result<Finished>)>> {
     let mut results = Vec::new();
     for (_, path) in list(directory)? {
-        let result = finish_leftover(&path);
+        let result = finish_leftover(&path, keys);
         if !matches!(result, Ok(Finished::Whole)) {
             results.push((path, result));
         }
@@ -50,7 +55,7 @@ pub fn finish_leftovers(directory: &Path) -> io::Result<Vec<(PathBuf, io::Result
 ///
 /// # Errors
 /// Those of the disk; `InvalidData` when the first unit is damaged too.
-pub fn finish_leftover(path: &Path) -> io::Result<Finished> {
+pub fn finish_leftover(path: &Path, keys: &Keys) -> io::Result<Finished> {
     let mut file = match reopen_locked(path) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Finished::Whole),
         other => other?,
@@ -72,7 +77,7 @@ pub fn finish_leftover(path: &Path) -> io::Result<Finished> {
         ));
     };
     let directory = path.parent().unwrap_or(Path::new("."));
-    let (state, repairs, lost) = survey(&reader, &header, directory);
+    let (state, repairs, lost) = survey(&reader, &header, directory, keys);
     drop(reader);
     if state.totals.extents == 0 {
         std::fs::remove_file(path)?;
@@ -107,6 +112,7 @@ fn survey(
     reader: &SegmentReader,
     header: &SegmentHeader,
     directory: &Path,
+    keys: &Keys,
 ) -> (Leftover, Repairs, Vec<(u64, u64)>) {
     let mut state = Leftover {
         next_page: 1,
@@ -145,7 +151,9 @@ fn survey(
                 damaged.push((
                     page,
                     units,
-                    extent.as_ref().and_then(|view| cut_back(view.bytes)),
+                    extent
+                        .as_ref()
+                        .and_then(|view| cut_back(view.bytes, directory, keys)),
                 ));
             }
         }
@@ -234,8 +242,21 @@ pub fn link_of(directory: &Path, segment: u32, page: u32) -> Option<Link> {
 }
 
 /// Seals again what is good of a torn extent. Its link is made anew afterwards.
-fn cut_back(bytes: &[u8]) -> Option<(ExtentHeader, Vec<u8>)> {
+fn cut_back(bytes: &[u8], directory: &Path, keys: &Keys) -> Option<(ExtentHeader, Vec<u8>)> {
     let header = ExtentHeader::decode(bytes)?;
+    let mut key = None;
+    let mut clear = Vec::new();
+    if cipher::is_encrypted(&header) {
+        let found = keys.find(directory, header.recording).ok()??;
+        clear = found.decrypt_damaged(bytes, &header);
+        // Never the old nonce for other bytes.
+        key = Some((found, u64::from_le_bytes(cipher::random().ok()?)));
+    }
+    let bytes = if key.is_some() {
+        clear.as_slice()
+    } else {
+        bytes
+    };
     let used = good_until(bytes, &header);
     if used as usize == EXTENT_HEADER {
         return None;
@@ -248,6 +269,7 @@ fn cut_back(bytes: &[u8]) -> Option<(ExtentHeader, Vec<u8>)> {
         dropped: header.dropped,
         flags: extent_flags::RECOVERED,
         previous_link: chained.then_some(chain::START),
+        encryption: key.as_ref().map(|(key, nonce)| (key, *nonce)),
     };
     let mut extent = bytes[..asked.bytes().min(bytes.len())].to_vec();
     extent.resize(asked.bytes(), 0);
@@ -321,6 +343,19 @@ pub struct Image {
     pub bytes: Vec<u8>,
 }
 
+/// How what is rescued is written.
+#[derive(Debug, Clone, Default)]
+pub struct Rescue {
+    /// Tells the new segments' run apart, see [`SegmentHeader::epoch`].
+    pub epoch: u64,
+    /// Both clocks now.
+    pub clock: crate::record::ClockTriple,
+    /// They go on with their recordings' hash chains.
+    pub chained: bool,
+    /// They are encrypted, where there is a master key.
+    pub keys: Keys,
+}
+
 /// A rescued extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rescued {
@@ -341,18 +376,11 @@ pub struct Rescued {
 /// Writes what a dead process had captured and not written into new segments of its workers' series.
 ///
 /// Each image is taken frame by frame to the first bad checksum. Extents that are on disk already
-/// are left out. `chained`: they go on with their recordings' hash chains. The result is ordered by
-/// recording and ordinal.
+/// are left out. The result is ordered by recording and ordinal.
 ///
 /// # Errors
 /// Those of the disk.
-pub fn rescue(
-    directory: &Path,
-    images: &[Image],
-    epoch: u64,
-    clock: crate::record::ClockTriple,
-    chained: bool,
-) -> io::Result<Vec<Rescued>> {
+pub fn rescue(directory: &Path, images: &[Image], how: &Rescue) -> io::Result<Vec<Rescued>> {
     let mut store = DirectoryStore::buffered(directory)?;
     let mut waiting: Vec<(&Image, ExtentHeader, u32)> = images
         .iter()
@@ -372,12 +400,17 @@ pub fn rescue(
     waiting.sort_by_key(|(image, header, _)| (image.worker, header.recording, header.ordinal));
     let mut rescued = Vec::new();
     let mut links = HashMap::<(u32, u32), Link>::new();
+    let mut keys = how
+        .keys
+        .encrypts()
+        .then(|| KeyWriter::new(directory, how.keys.clone()));
     for of_worker in waiting.chunk_by(|a, b| a.0.worker == b.0.worker) {
         let origin = SegmentOrigin {
             worker: of_worker[0].0.worker,
-            epoch,
-            clock,
+            epoch: how.epoch,
+            clock: how.clock,
             flags: segment_flags::RESCUED,
+            cipher: u8::from(keys.is_some()),
         };
         let mut writer = SegmentWriter::create(&mut store, &origin)?;
         for (image, header, used) in of_worker {
@@ -387,7 +420,15 @@ pub fn rescue(
                 .next_back()
                 .map(|(_, place)| *place);
             let (prev_segment, prev_page) = before.unwrap_or((0, 0));
-            let previous_link = chained.then(|| {
+            let key = match &mut keys {
+                Some(keys) => {
+                    let key = keys.key_of(header.recording, true)?;
+                    keys.sync()?;
+                    Some((key, u64::from_le_bytes(cipher::random()?)))
+                }
+                None => None,
+            };
+            let previous_link = how.chained.then(|| {
                 let known = links.get(&(prev_segment, prev_page)).copied();
                 let on_disk = || link_of(directory, prev_segment, prev_page);
                 known.or_else(on_disk).unwrap_or(chain::START)
@@ -398,6 +439,7 @@ pub fn rescue(
                 prev_page,
                 flags: extent_flags::RECOVERED,
                 previous_link,
+                encryption: key.as_ref().map(|(key, nonce)| (key, *nonce)),
                 ..Seal::default()
             };
             if !writer.has_room() {
@@ -418,7 +460,7 @@ pub fn rescue(
                 used: *used,
             });
         }
-        writer.finish(clock.mono_ns)?;
+        writer.finish(how.clock.mono_ns)?;
     }
     rescued.sort_by_key(|one| (one.recording, one.ordinal));
     Ok(rescued)

@@ -40,6 +40,8 @@ pub struct SegmentOrigin {
     pub clock: ClockTriple,
     /// See [`crate::segment::segment_flags`].
     pub flags: u8,
+    /// 0 = none, 1 = AES-256-GCM.
+    pub cipher: u8,
 }
 
 /// An extent put into the batch.
@@ -127,6 +129,7 @@ impl<F: SegmentFile> SegmentWriter<F> {
             epoch: origin.epoch,
             clock: origin.clock,
             flags: origin.flags,
+            cipher: origin.cipher,
             ..SegmentHeader::default()
         };
         let mut batch = Batch {
@@ -218,7 +221,7 @@ impl<F: SegmentFile> SegmentWriter<F> {
 
     /// Copies an open extent into the batch and seals the copy. `None` when there is no room (flush
     /// first) or it is no open extent with `used` bytes of frames.
-    pub fn stage(&mut self, extent: &[u8], asked: &Seal) -> Option<Staged> {
+    pub fn stage(&mut self, extent: &[u8], asked: &Seal<'_>) -> Option<Staged> {
         let page = self.batch.next_page();
         let room = self.batch.room(asked.bytes())?;
         let used = asked.used as usize;

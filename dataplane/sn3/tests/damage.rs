@@ -6,11 +6,10 @@ use std::path::Path;
 
 use common::{Builder, Item, Random, call, extents, one_segment, read_items};
 use trunkline_sn3::chain;
-use trunkline_sn3::record::ClockTriple;
-use trunkline_sn3::recover::{Finished, Image, finish_leftover, rescue};
+use trunkline_sn3::recover::{Finished, Image, Rescue, finish_leftover, rescue};
 use trunkline_sn3::sim::{Faults, SimDisk};
 use trunkline_sn3::verify::{VerifyReport, verify, verify_segment};
-use trunkline_sn3::{Bytes, Capture, SegmentReader};
+use trunkline_sn3::{Bytes, Capture, Keys, SegmentReader};
 
 const UNIT: usize = 4096;
 
@@ -207,6 +206,11 @@ fn recovery_of_mutated_leftovers_makes_whole_segments() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut random = Random(1_811);
     let mut recovered = 0;
+    let how = Rescue {
+        epoch: 1,
+        chained: true,
+        ..Rescue::default()
+    };
     for round in 0..400 {
         let mut broken = leftover.clone();
         for _ in 0..=random.below(5) {
@@ -216,7 +220,7 @@ fn recovery_of_mutated_leftovers_makes_whole_segments() {
         std::fs::create_dir(&inside).expect("created");
         let path = inside.join("w0-00000001.sn3s");
         std::fs::write(&path, &broken).expect("written");
-        if let Ok(Finished::Recovered { .. }) = finish_leftover(&path) {
+        if let Ok(Finished::Recovered { .. }) = finish_leftover(&path, &Keys::none()) {
             recovered += 1;
             let report = verify(&path).expect("a segment");
             assert!(report.is_whole(), "round {round}: {:?}", report.damages);
@@ -229,7 +233,7 @@ fn recovery_of_mutated_leftovers_makes_whole_segments() {
                 bytes: bytes.to_vec(),
             })
             .collect();
-        let rescued = rescue(&inside, &images, 1, ClockTriple::default(), true).expect("rescued");
+        let rescued = rescue(&inside, &images, &how).expect("rescued");
         for one in &rescued {
             let path = inside.join(format!("w1-{:08}.sn3s", one.segment));
             let report = verify(&path).expect("a segment");

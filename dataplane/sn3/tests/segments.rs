@@ -7,11 +7,11 @@ use std::path::Path;
 
 use common::{Builder, Item, call, extents, one_segment, read_items};
 use proptest::prelude::*;
-use trunkline_sn3::recover::{self, Finished, Image};
+use trunkline_sn3::recover::{self, Finished, Image, Rescue};
 use trunkline_sn3::sim::SimDisk;
 use trunkline_sn3::verify::verify;
 use trunkline_sn3::{
-    Bytes, Capture, CaptureError, CaptureFormat, SegmentDirectory, SegmentReader, erase,
+    Bytes, Capture, CaptureError, CaptureFormat, Keys, SegmentDirectory, SegmentReader, erase,
 };
 
 fn saved(disk: &SimDisk) -> tempfile::TempDir {
@@ -180,12 +180,12 @@ fn an_unfinished_segment_is_read_by_hopping_and_recovery_finishes_it() {
         capture.damages()
     );
 
-    let results = recover::finish_leftovers(directory.path()).expect("listed");
+    let results = recover::finish_leftovers(directory.path(), &Keys::none()).expect("listed");
     assert!(matches!(results[0].1, Ok(Finished::Recovered { ref lost, .. }) if lost.is_empty()));
     let report = verify(&path(&directory, 1)).expect("a segment");
     assert!(report.is_whole() && report.finished, "{:?}", report.damages);
     assert!(
-        recover::finish_leftovers(directory.path())
+        recover::finish_leftovers(directory.path(), &Keys::none())
             .expect("listed")
             .is_empty(),
         "only once"
@@ -205,7 +205,7 @@ fn recovery_after_a_crash_at_any_unit_makes_a_whole_segment() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = path(&directory, 1);
         std::fs::write(&path, &bytes[..cut]).expect("written");
-        let results = recover::finish_leftovers(directory.path()).expect("listed");
+        let results = recover::finish_leftovers(directory.path(), &Keys::none()).expect("listed");
         match &results[0].1 {
             Ok(Finished::Removed) => assert!(!path.exists() && cut <= 3 * 4096, "cut at {cut}"),
             Ok(Finished::Recovered { .. }) => {
@@ -241,7 +241,7 @@ fn recovery_keeps_good_frames_of_torn_extents_and_marks_the_rest() {
     bytes[at..at + 4096].fill(0);
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(path(&directory, 1), &bytes).expect("written");
-    let results = recover::finish_leftovers(directory.path()).expect("listed");
+    let results = recover::finish_leftovers(directory.path(), &Keys::none()).expect("listed");
     let Ok(Finished::Recovered { lost, .. }) = &results[0].1 else {
         panic!("{results:?}")
     };
@@ -297,8 +297,12 @@ fn memory_of_a_dead_process_is_rescued_once_and_chained() {
             },
         ])
         .collect();
-    let clock = trunkline_sn3::record::ClockTriple::default();
-    let rescued = recover::rescue(directory.path(), &images, 1, clock, true).expect("rescued");
+    let how = Rescue {
+        epoch: 1,
+        chained: true,
+        ..Rescue::default()
+    };
+    let rescued = recover::rescue(directory.path(), &images, &how).expect("rescued");
     assert_eq!(rescued.len(), parts.len() - 2);
     assert_eq!(rescued[0].ordinal, 2);
     let report = verify(&path(&directory, 2)).expect("a segment");
@@ -312,7 +316,7 @@ fn memory_of_a_dead_process_is_rescued_once_and_chained() {
         .expect("there");
     assert_eq!(read_items(&capture), items);
     assert!(capture.damages().is_empty(), "{:?}", capture.damages());
-    let again = recover::rescue(directory.path(), &images, 1, clock, true).expect("nothing to do");
+    let again = recover::rescue(directory.path(), &images, &how).expect("nothing to do");
     assert!(again.is_empty());
 }
 

@@ -11,7 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use trunkline_sn3::{Capture, SegmentDirectory};
+use trunkline_sn3::{Capture, Keys, SegmentDirectory};
 
 /// How deep directories are searched, and how many files of one search are taken.
 const DEPTH_MAX: usize = 16;
@@ -31,7 +31,7 @@ enum Job<'d> {
 }
 
 impl Job<'_> {
-    fn open(&self) -> Result<(Capture, String)> {
+    fn open(&self, keys: &Keys) -> Result<(Capture, String)> {
         match self {
             Self::Recording {
                 directory,
@@ -39,7 +39,7 @@ impl Job<'_> {
                 prefix,
                 ..
             } => {
-                let capture = directory.open(*number)?;
+                let capture = directory.open_with(*number, keys)?;
                 let open = capture.facts().open.as_ref();
                 let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
                 let id = open
@@ -49,7 +49,7 @@ impl Job<'_> {
                 let name = format!("{prefix}{name}");
                 Ok((capture, name))
             }
-            Self::File { path, name } => Ok((Capture::open(path)?, name.clone())),
+            Self::File { path, name } => Ok((Capture::open_with(path, keys)?, name.clone())),
         }
     }
 
@@ -70,6 +70,7 @@ enum Done {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let directory = &arguments.source.file;
+    let keys = Keys::load(arguments.source.key_file.as_deref())?;
     let mut found = Found::default();
     found
         .look_through(directory, "", 0)
@@ -100,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                 while !interrupted() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(index) else { break };
-                    let done = work(job, &names, arguments);
+                    let done = work(job, &names, &keys, arguments);
                     bar.inc(1);
                     if let Ok(mut results) = results.lock() {
                         results.push((index, done));
@@ -121,9 +122,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     })
 }
 
-fn work(job: &Job<'_>, names: &Names, arguments: &Arguments) -> Done {
+fn work(job: &Job<'_>, names: &Names, keys: &Keys, arguments: &Arguments) -> Done {
     let attempt = || -> Result<Done> {
-        let (capture, name) = job.open()?;
+        let (capture, name) = job.open(keys)?;
         if !arguments
             .conditions
             .iter()

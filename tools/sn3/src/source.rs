@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::listing;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
-use trunkline_sn3::{Capture, CaptureError};
+use trunkline_sn3::{Capture, CaptureError, Keys};
 
 /// Where the capture is.
 #[derive(clap::Args)]
@@ -14,6 +14,9 @@ pub(crate) struct Source {
     /// Which recording, where there are several: its number or its API id.
     #[arg(long, value_name = "NUMBER|ID")]
     pub(crate) recording: Option<String>,
+    /// The appliance's `recording.key_file`: decrypts encrypted recordings.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// What opening led to.
@@ -26,38 +29,39 @@ pub(crate) enum Opened {
 impl Source {
     /// Opens the capture; where the choice is the user's, lists what there is instead.
     pub(crate) fn open(&self) -> Result<Opened> {
+        let keys = Keys::load(self.key_file.as_deref())?;
         if self.file.is_dir() {
-            return self.open_directory();
+            return self.open_directory(&keys);
         }
         let Some(wanted) = &self.recording else {
-            return match Capture::open(&self.file) {
+            return match Capture::open_with(&self.file, &keys) {
                 Ok(capture) => Ok(capture.into()),
                 Err(CaptureError::ManyRecordings { recordings, .. }) if recordings.is_empty() => {
                     anyhow::bail!("{}: this segment holds no recording", self.file.display())
                 }
                 Err(CaptureError::ManyRecordings { recordings, .. }) => Ok(self
                     .list(&recordings, |number| {
-                        Capture::open_recording(&self.file, number)
+                        Capture::open_recording_with(&self.file, number, &keys)
                     })),
                 Err(error) => Err(error.into()),
             };
         };
         if let Ok(number) = wanted.parse() {
-            return Ok(Capture::open_recording(&self.file, number)?.into());
+            return Ok(Capture::open_recording_with(&self.file, number, &keys)?.into());
         }
-        let numbers = match Capture::open(&self.file) {
+        let numbers = match Capture::open_with(&self.file, &keys) {
             Ok(capture) => vec![capture.facts().recording],
             Err(CaptureError::ManyRecordings { recordings, .. }) => recordings,
             Err(error) => return Err(error.into()),
         };
         self.find(wanted, &numbers, |number| {
-            Capture::open_recording(&self.file, number)
+            Capture::open_recording_with(&self.file, number, &keys)
         })
     }
 
-    fn open_directory(&self) -> Result<Opened> {
+    fn open_directory(&self, keys: &Keys) -> Result<Opened> {
         let directory = listing::segments_in(&self.file)?;
-        let open = |number| directory.open(number);
+        let open = |number| directory.open_with(number, keys);
         if let Some(number) = self
             .recording
             .as_ref()

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use trunkline_audio::{AudioError, Options, Plan, write_wav};
 use trunkline_sinks::catalog::StoredRecording;
-use trunkline_sn3::{Capture, CaptureError};
+use trunkline_sn3::{Capture, CaptureError, Keys};
 
 /// Bytes handed over at once, and how many of these may wait for the client.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -109,11 +109,12 @@ pub(super) async fn send<C: Convert>(
         .await;
     let turn = turn.map_err(|_| ApiError::unavailable("the API is stopping"))?;
     let segments = shared.context.data_dir.join("segments");
+    let keys = std::sync::Arc::clone(&shared.context.keys);
     let (begun_sender, begun) = tokio::sync::oneshot::channel();
     let (chunks, receiver) = mpsc::channel::<Chunk>(CHUNKS_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        convert(&segments, &stored, &converter, begun_sender, chunks);
+        convert(&segments, &stored, &keys, &converter, begun_sender, chunks);
     });
     let begun = begun
         .await
@@ -134,11 +135,12 @@ pub(super) async fn send<C: Convert>(
 fn convert<C: Convert>(
     segments: &std::path::Path,
     stored: &StoredRecording,
+    keys: &Keys,
     converter: &C,
     begun: tokio::sync::oneshot::Sender<Result<Begun, ApiError>>,
     chunks: mpsc::Sender<Chunk>,
 ) {
-    let prepared = open(segments, stored).and_then(|capture| {
+    let prepared = open(segments, stored, keys).and_then(|capture| {
         converter
             .prepare(&capture)
             .map(|(ready, begun)| (capture, ready, begun))
@@ -172,14 +174,18 @@ fn convert<C: Convert>(
     }
 }
 
-fn open(segments: &std::path::Path, stored: &StoredRecording) -> Result<Capture, ApiError> {
+fn open(
+    segments: &std::path::Path,
+    stored: &StoredRecording,
+    keys: &Keys,
+) -> Result<Capture, ApiError> {
     let number = stored.storage.number;
     // While it runs, its last extent is known only as of the latest report: the segments know more.
     let last = stored
         .storage
         .last()
         .filter(|_| stored.recording.state.is_final());
-    Capture::open_in_directory(segments, number, last).map_err(|error| match error {
+    Capture::open_in_directory_with(segments, number, last, keys).map_err(|error| match error {
         CaptureError::NoSuchRecording { .. } => {
             ApiError::not_found("nothing of this recording is on disk")
         }

@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use trunkline_sinks::catalog::CatalogHandle;
+use trunkline_sn3::Keys;
 use trunkline_sn3::proof::Signer;
 
 /// Captures being converted at once; others wait for their turn.
@@ -56,6 +57,8 @@ pub struct ApiContext {
     pub data_dir: PathBuf,
     /// Signs evidence, where a key is configured.
     pub signer: Option<Arc<Signer>>,
+    /// Decrypt recordings.
+    pub keys: Arc<Keys>,
     /// Bearer token, when one is required.
     pub token: Option<String>,
 }

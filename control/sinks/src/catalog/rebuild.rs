@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trunkline_sn3::capture::CaptureFacts;
 use trunkline_sn3::facts::{CallClose, CallOpen, ParticipantFact};
-use trunkline_sn3::{Capture, RecordingReader, SegmentReader};
+use trunkline_sn3::{Capture, Keys, RecordingReader, SegmentReader};
 
 /// Page size of a segment.
 const PAGE_BYTES: u64 = 4096;
@@ -37,12 +37,17 @@ pub struct RebuildReport {
 ///
 /// # Errors
 /// The catalog could not be written. Damage in segments is reported, not an error.
-pub fn rebuild(catalog: &mut Catalog, segments: &Path) -> Result<RebuildReport, CatalogError> {
+pub fn rebuild(
+    catalog: &mut Catalog,
+    segments: &Path,
+    keys: &Keys,
+) -> Result<RebuildReport, CatalogError> {
     let mut report = RebuildReport::default();
     let mut calls = BTreeMap::<String, Call>::new();
     let places = places_of_recordings(segments, &mut report);
     for storage in places.values() {
-        let capture = match Capture::open_in_directory(segments, storage.number, storage.last()) {
+        let (number, last) = (storage.number, storage.last());
+        let capture = match Capture::open_in_directory_with(segments, number, last, keys) {
             Ok(capture) => capture,
             Err(error) => {
                 report.damages.push(error.to_string());
@@ -83,6 +88,7 @@ pub fn settle(
     segments: &Path,
     live_recordings: &BTreeSet<u64>,
     live_calls: &BTreeSet<String>,
+    keys: &Keys,
 ) -> Result<Vec<StoredRecording>, CatalogError> {
     let mut settled = Vec::new();
     let unfinished = catalog.unfinished_recordings()?;
@@ -102,7 +108,7 @@ pub fn settle(
                 number: stored.storage.number,
                 ..Storage::default()
             });
-        end_recording(&mut stored, segments);
+        end_recording(&mut stored, segments, keys);
         catalog.put_recording(&stored.recording, &stored.storage)?;
         settled.push(stored);
     }
@@ -285,10 +291,12 @@ fn take_close(recording: &mut Recording, close: &CallClose) {
 
 /// Gives a recording that nobody closed its end: what the segments say, else `partial` by what was
 /// captured, else `failed`.
-fn end_recording(stored: &mut StoredRecording, segments: &Path) {
+fn end_recording(stored: &mut StoredRecording, segments: &Path, keys: &Keys) {
     let storage = stored.storage;
     let capture = match storage.last() {
-        Some(last) => Capture::open_in_directory(segments, storage.number, Some(last)).ok(),
+        Some(last) => {
+            Capture::open_in_directory_with(segments, storage.number, Some(last), keys).ok()
+        }
         None => None,
     };
     let Some(capture) = capture else {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use trunkline_sn3::{Capture, CaptureError, Frame, FrameKind};
+use trunkline_sn3::{Capture, CaptureError, Frame, FrameKind, Keys};
 
 use crate::verdict::StreamCounts;
 
@@ -19,8 +19,10 @@ pub fn count_recording(
     segments: &Path,
     recording: u64,
     last: (u32, u32),
+    keys: &Keys,
 ) -> Result<Vec<StreamCounts>, CaptureError> {
-    Capture::open_in_directory(segments, recording, Some(last)).map(|capture| count(&capture))
+    Capture::open_in_directory_with(segments, recording, Some(last), keys)
+        .map(|capture| count(&capture))
 }
 
 /// Counts a capture's audio streams.

@@ -172,6 +172,7 @@ pub fn write_segment(directory: &Path, scripts: &[Script]) {
         epoch: 1,
         clock,
         flags: 0,
+        cipher: 0,
     };
     let mut writer = SegmentWriter::create(&mut store, &origin).unwrap();
     for script in scripts {

@@ -6,12 +6,14 @@ use std::io;
 use trunkline_link::counters::RecorderCounter;
 use trunkline_link::pool::Extent;
 use trunkline_sn3::chain;
+use trunkline_sn3::cipher::{self, DataKey};
 use trunkline_sn3::extent::{self, Appender, Seal, extent_flags};
 use trunkline_sn3::file::{SegmentFile, SegmentStore};
 use trunkline_sn3::layout::{EXTENT_HEADER, UNIT};
 use trunkline_sn3::writer::{BATCH_BYTES, SegmentOrigin, SegmentWriter, Staged};
 
 use super::Shared;
+use super::message::RecorderNotice;
 use super::track::Tip;
 
 /// Between attempts while the disk refuses.
@@ -215,6 +217,7 @@ impl<F: SegmentFile> Series<F> {
                     epoch,
                     clock,
                     flags: 0,
+                    cipher: u8::from(shared.keys.is_some()),
                 };
                 shared.counters.add(RecorderCounter::SegmentsOpened, 1);
                 self.writer
@@ -223,8 +226,13 @@ impl<F: SegmentFile> Series<F> {
         };
         let chained = shared.settings.hash_chain.then_some(());
         while writer.has_room()
-            && let Some(waiting) = self.waiting.pop_front()
+            && let Some(recording) = self.waiting.front().map(|waiting| waiting.recording)
         {
+            // Before it leaves the queue: without a key it waits, as for a disk that refuses.
+            let key = encryption(shared, recording)?;
+            let Some(waiting) = self.waiting.pop_front() else {
+                break;
+            };
             shared.waiting -= 1;
             let track = shared.tracks.of(waiting.recording);
             let asked = Seal {
@@ -237,6 +245,7 @@ impl<F: SegmentFile> Series<F> {
                 previous_link: chained
                     .filter(|()| waiting.recording != 0)
                     .map(|()| track.staged.link),
+                encryption: key.as_ref().map(|(key, nonce)| (key, *nonce)),
             };
             let Some(staged) = writer.stage(waiting.bytes(), &asked) else {
                 // A worker's extent that is none: its frames are lost, the others are not.
@@ -255,6 +264,9 @@ impl<F: SegmentFile> Series<F> {
                 staged,
                 dropped,
             });
+        }
+        if let Some(keys) = &mut shared.keys {
+            keys.sync()?;
         }
         let result = writer.flush();
         if let Some(reason) = writer.take_fallback() {
@@ -407,6 +419,13 @@ impl<F: SegmentFile> Series<F> {
         }
         self.checkpoint_ns = None;
         let notices = shared.tracks.report(&mut self.touched);
+        if let Some(keys) = &mut shared.keys {
+            for notice in &notices {
+                if let RecorderNotice::Closed { recording, .. } = notice {
+                    keys.forget(*recording);
+                }
+            }
+        }
         shared.notices.extend(notices);
         true
     }
@@ -467,6 +486,17 @@ impl<F: SegmentFile> Series<F> {
             }
         }
     }
+}
+
+/// The key of a recording's next extent and the random part of its nonce, where extents are encrypted.
+fn encryption<S>(shared: &mut Shared<S>, recording: u64) -> io::Result<Option<(DataKey, u64)>> {
+    // The worker's own log holds nothing of anybody.
+    let Some(keys) = shared.keys.as_mut().filter(|_| recording != 0) else {
+        return Ok(None);
+    };
+    let goes_on = shared.tracks.of(recording).staged.segment != 0;
+    let key = keys.key_of(recording, goes_on)?;
+    Ok(Some((key, u64::from_le_bytes(cipher::random()?))))
 }
 
 /// Gives an extent's memory back; no recovery takes it for new.

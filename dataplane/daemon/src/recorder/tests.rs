@@ -7,6 +7,7 @@ use trunkline_link::doorbell::Doorbell;
 use trunkline_link::limits::EXTENT_BYTES;
 use trunkline_link::message::Side;
 use trunkline_link::pool::Pool;
+use trunkline_sn3::cipher::MasterKey;
 use trunkline_sn3::extent::Appender;
 use trunkline_sn3::sim::{Faults, SimDisk};
 use trunkline_sn3::verify::verify;
@@ -565,4 +566,86 @@ fn the_thread_writes_to_a_real_directory() {
     thread.join().expect("ended");
     let report = verify(&segments.join("w0-00000001.sn3s")).expect("a segment");
     assert!(report.is_whole() && report.finished, "{:?}", report.damages);
+}
+
+#[test]
+fn encrypted_recordings_are_read_with_their_key_only_and_gone_without_it() {
+    let keys = Keys::new(vec![MasterKey::from_bytes(&[5; 32])]);
+    let given = keys.clone();
+    let mut bench = bench(|settings| {
+        settings.keys = given;
+        std::fs::create_dir_all(settings.segments()).expect("a directory");
+    });
+    let mut calls = [bench.begin(1), bench.begin(2)];
+    for _ in 0..400 {
+        for call in &mut calls {
+            bench.packet(call);
+        }
+        bench.pass(10);
+    }
+    for call in &mut calls {
+        bench.finish(call);
+    }
+    bench.pass(300);
+    let (_, last, dropped) = bench.closed(1).expect("closed");
+    assert_eq!(dropped, 0);
+    let segments = bench.directory.path().join("segments");
+    bench.disk.save(&segments).expect("saved");
+    let payload = [7u8; 160];
+    for (_, path) in trunkline_sn3::segment::list(&segments).expect("listed") {
+        let bytes = std::fs::read(&path).expect("read");
+        assert!(
+            !bytes.windows(160).any(|window| window == payload),
+            "audio in the clear"
+        );
+        let report = verify(&path).expect("a segment");
+        // It is still being written: nothing but its footer is missing.
+        let missing = report.damages.iter().map(|damage| damage.what.as_str());
+        assert!(
+            missing.clone().all(|what| what.contains("no footer")),
+            "{report:?}"
+        );
+        assert!(report.encrypted > 5, "{report:?}");
+        assert_eq!(report.chained, report.encrypted);
+    }
+    let open = |keys: &Keys, last| Capture::open_in_directory_with(&segments, 1, last, keys);
+    for last in [Some(last), None] {
+        let capture = open(&keys, last).expect("its key is there");
+        assert_eq!(audio(&capture), (0..400).collect::<Vec<_>>());
+        assert!(capture.damages().is_empty());
+        let frame = capture
+            .frames()
+            .find(|frame| frame.seq == 6)
+            .expect("a frame");
+        assert_eq!(*frame.payload, payload);
+    }
+    let other = Keys::new(vec![MasterKey::from_bytes(&[6; 32])]);
+    for wrong in [Keys::none(), other] {
+        let refused = open(&wrong, None);
+        assert!(matches!(
+            refused,
+            Err(trunkline_sn3::CaptureError::NoKey { recording: 1, .. })
+        ));
+    }
+    // A damaged byte costs one frame, not the extent.
+    let path = segments.join("w0-00000001.sn3s");
+    let whole = std::fs::read(&path).expect("read");
+    let mut bytes = whole.clone();
+    bytes[4096 + 5000] ^= 1;
+    std::fs::write(&path, &bytes).expect("written");
+    let damaged: usize = [1, 2]
+        .map(|recording| {
+            let capture = Capture::open_in_directory_with(&segments, recording, None, &keys);
+            400 - audio(&capture.expect("readable")).len()
+        })
+        .iter()
+        .sum();
+    assert_eq!(damaged, 1);
+    std::fs::write(&path, &whole).expect("written");
+    let one = std::collections::BTreeSet::from([1]);
+    trunkline_sn3::erase::erase_recordings(&segments, &one).expect("erased");
+    let gone = open(&keys, None).expect("its holes are known");
+    assert_eq!(gone.frames().count(), 0);
+    assert!(keys.find(&segments, 1).expect("read").is_none());
+    assert!(keys.find(&segments, 2).expect("read").is_some());
 }

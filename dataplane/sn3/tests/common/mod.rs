@@ -38,6 +38,7 @@ pub const ORIGIN: SegmentOrigin = SegmentOrigin {
         sync: 1,
     },
     flags: 0,
+    cipher: 0,
 };
 
 /// One frame to be written.

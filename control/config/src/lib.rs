@@ -18,8 +18,8 @@ mod target;
 pub use error::{ConfigError, ConfigErrors};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Config, Control, Cores, Dataplane, Idle, Interface, Listen, PortRange, Recording, Sip,
-    Transport, Writer,
+    Backend, Config, Control, Cores, Dataplane, Dtmf, Idle, Interface, Listen, PortRange,
+    Recording, Sip, Transport, Writer,
 };
 pub use pattern::{Pattern, normalize_user};
 pub use policy::{HeaderPolicy, Preset};

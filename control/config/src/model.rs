@@ -358,6 +358,16 @@ pub enum Writer {
     Extent,
 }
 
+/// What is recorded of keys that are pressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dtmf {
+    /// Everything.
+    #[default]
+    Keep,
+    /// That one was pressed and when, not which (telephone-events and SIP INFO; not tones in the audio).
+    Mask,
+}
+
 /// `[recording]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
@@ -373,6 +383,8 @@ pub struct Recording {
     pub keep_days: Option<u32>,
     /// Bytes of all recordings above which the oldest are deleted.
     pub quota_bytes: Option<u64>,
+    /// Keys that are pressed.
+    pub dtmf: Dtmf,
     /// Master keys, one a line, 64 hexadecimal digits, the one in use first: recordings are encrypted.
     pub key_file: Option<std::path::PathBuf>,
     /// Ed25519 private key (PKCS#8 PEM) that signs receipts, evidence and audits.
@@ -388,6 +400,7 @@ impl Default for Recording {
             hash_chain: true,
             keep_days: None,
             quota_bytes: None,
+            dtmf: Dtmf::Keep,
             key_file: None,
             signing_key_file: None,
         }

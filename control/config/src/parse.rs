@@ -2,8 +2,8 @@
 
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::{
-    Backend, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Idle, Interface, IpNet,
-    Listen, PortRange, Recording, Sip, Transport, judge, route,
+    Backend, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Dtmf, Idle, Interface,
+    IpNet, Listen, PortRange, Recording, Sip, Transport, judge, route,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -449,6 +449,14 @@ fn read_recording(recording: &mut Recording, mut section: Section<'_>, report: &
     {
         recording.hash_chain = chain;
     }
+    if let Some(text) = section.take("dtmf").and_then(|item| item.string(report)) {
+        let read = text.map(report, |name| match name {
+            "keep" => Ok(Dtmf::Keep),
+            "mask" => Ok(Dtmf::Mask),
+            _ => Err(format!("{name:?} is not one of \"keep\", \"mask\"")),
+        });
+        recording.dtmf = read.unwrap_or_default();
+    }
     recording.keep_days = section
         .take("keep_days")
         .and_then(|item| item.integer_u32(report, 1, 36_500));
@@ -461,12 +469,6 @@ fn read_recording(recording: &mut Recording, mut section: Section<'_>, report: &
     };
     recording.key_file = file("key_file");
     recording.signing_key_file = file("signing_key_file");
-    section.unbuilt(
-        report,
-        &[
-            ("journal_keep_h", Unbuilt::Absent),
-            ("dtmf", Unbuilt::Text("keep")),
-        ],
-    );
+    section.unbuilt(report, &[("journal_keep_h", Unbuilt::Absent)]);
     section.finish(report);
 }

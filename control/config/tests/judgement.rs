@@ -296,7 +296,6 @@ fn defined_but_unbuilt_keys_say_so() {
         ("[[route]]\nrecorders = [\"main\"]", 2, "route.recorders"),
         ("[[route]]\nauth = \"answer\"", 2, "route.auth"),
         ("[recording]\nwriter = \"mmap\"", 2, "recording.writer"),
-        ("[recording]\ndtmf = \"mask\"", 2, "recording.dtmf"),
     ] {
         refused(text, line, key, "not supported yet");
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use trunkline_config::Config;
+use trunkline_config::{Config, Dtmf};
 use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
 use trunkline_sinks::verdict::StreamCounts;
@@ -86,7 +86,7 @@ pub async fn run(config: Config) -> Result<()> {
     let transports =
         Arc::new(Transports::bind(&config.sip, incoming_sender, Arc::clone(&counters)).await?);
     let events = EventHub::new();
-    let trace = Trace::default();
+    let trace = Trace::new(config.recording.dtmf == Dtmf::Mask);
     let (handle, requests) = ControlHandle::new();
     let api = ApiServer::start(
         config.control.http,

@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use nix::fcntl::{Flock, FlockArg};
-use trunkline_config::{Config, Cores};
+use trunkline_config::{Config, Cores, Dtmf};
 use trunkline_device::{Backend, Config as DeviceConfig, Opened, RouteSeat, Routes, UringDevice};
 use trunkline_link::attach::Server;
 use trunkline_link::counters::{ConductorCounter, CounterWriter, Counters};
@@ -133,6 +133,7 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
             slots: capacity.slots_a_worker,
             backend: config.dataplane.backend,
             idle: config.dataplane.idle,
+            mask_events: config.recording.dtmf == Dtmf::Mask,
         };
         let routes = route_seats.pop();
         worker_threads.push(start_worker(plan, routes, seats[number].clone(), counters)?);
@@ -259,6 +260,7 @@ struct WorkerPlan {
     slots: u32,
     backend: trunkline_config::Backend,
     idle: trunkline_config::Idle,
+    mask_events: bool,
 }
 
 /// Starts the thread that tells the workers' devices how to send whole frames; none where kernel
@@ -343,7 +345,10 @@ fn open_worker(
         trunkline_config::Idle::Park => Idle::Park,
         trunkline_config::Idle::Spin => Idle::Spin,
     };
-    let worker = WorkerConfig::new(plan.number, idle, plan.slots);
+    let worker = WorkerConfig {
+        mask_events: plan.mask_events,
+        ..WorkerConfig::new(plan.number, idle, plan.slots)
+    };
     let backend = match plan.backend {
         trunkline_config::Backend::Uring => Backend::Uring,
         trunkline_config::Backend::Mmsg => Backend::Mmsg,

@@ -88,10 +88,13 @@ impl<D: Device> Worker<D> {
             sessions_max: config.sessions_max,
             ..Limits::default()
         };
+        let closed = queues.capture.clone();
+        let mut capture = Capture::new(config.worker, closed, config.extent_age_ns);
+        capture.mask_events = config.mask_events;
         Self {
             device,
             engine: Engine::new(limits),
-            capture: Capture::new(config.worker, queues.capture.clone(), config.extent_age_ns),
+            capture,
             reports: Reports::new(queues.events.clone()),
             queues,
             counters,

@@ -71,6 +71,8 @@ pub struct FrameMeta {
     pub duplicate: bool,
     /// It came after a later one.
     pub late: bool,
+    /// An RFC 4733 telephone-event: what it says is a key that somebody pressed.
+    pub telephone_event: bool,
     /// Arrival, ns.
     pub at_ns: u64,
 }

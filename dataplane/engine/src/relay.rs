@@ -285,8 +285,10 @@ impl<A: Actions> Relay<'_, A> {
             Captured::Dropped(reason)
         } else {
             let blank = opaque_frame(place.side, place.media, at_ns);
+            let codec = own.streams.at(placed.index).payload.codec;
             let mut frame = FrameMeta {
                 kind: FrameKind::Rtp,
+                telephone_event: codec == Codec::TelephoneEvent,
                 ..blank
             };
             describe(&mut frame, header, placed);
@@ -423,6 +425,7 @@ fn opaque_frame(side: Side, media: u8, at_ns: u64) -> FrameMeta {
         marker: false,
         duplicate: false,
         late: false,
+        telephone_event: false,
         at_ns,
     }
 }

@@ -1,6 +1,7 @@
 //! Digits: told to whoever follows events, dialled by telephone-event packets (RFC 4733, the dataplane
 //! reports them) or by INFO, and sent by INFO to a party that takes no telephone-event.
 
+use trunkline_config::Dtmf;
 use trunkline_link::message::Side;
 use trunkline_sip::message::{Headers, MediaType, Method, Request};
 
@@ -46,6 +47,9 @@ impl B2bua {
             Side::Caller => "caller",
             Side::Callee => "callee",
         };
+        // That a key was pressed is told all the same.
+        let masked = self.config.recording.dtmf == Dtmf::Mask;
+        let digit = if masked { 'x' } else { digit };
         let call = &call.object;
         let subject = Subject::Dtmf { call, side, digit };
         self.events.publish(EventKind::Dtmf, now.utc, &subject);

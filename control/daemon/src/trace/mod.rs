@@ -1,6 +1,7 @@
 //! What was said on the wire lately: SIP messages and media events in one bounded ring, so that a
 //! call can be explained afterwards.
 
+mod keys;
 mod ladder;
 mod pcapng;
 
@@ -71,6 +72,8 @@ struct Ring {
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     ring: Arc<Mutex<Ring>>,
+    /// Keys that are pressed are not shown.
+    masks_keys: bool,
 }
 
 const fn side_name(side: Side) -> &'static str {
@@ -81,6 +84,15 @@ const fn side_name(side: Side) -> &'static str {
 }
 
 impl Trace {
+    /// An empty ring. `masks_keys`: bodies that say which key was pressed are made unreadable.
+    #[must_use]
+    pub fn new(masks_keys: bool) -> Self {
+        Self {
+            masks_keys,
+            ..Self::default()
+        }
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // Every critical section leaves it whole, so a poisoned lock is still good.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,6 +110,8 @@ impl Trace {
         let Some(call_id) = ladder::call_id(&bytes) else {
             return;
         };
+        let masked = self.masks_keys.then(|| keys::masked(&bytes)).flatten();
+        let bytes = masked.map_or(bytes, Arc::from);
         let mut ring = self.ring();
         ring.bytes += bytes.len();
         ring.messages.push_back(Message {

@@ -18,6 +18,13 @@ const RETRY_NS: u64 = 10_000_000;
 /// How long a recording waits for an extent to finish.
 const FINISH_PATIENCE_NS: u64 = 5_000_000_000;
 
+/// Bytes of one event in a telephone-event payload (RFC 4733 section 2.3); the first says which.
+const EVENT_BYTES: usize = 4;
+/// Stands in place of a masked event: no event has this number.
+const MASKED_EVENT: u8 = 255;
+/// What is kept of a masked payload at most: 16 events.
+const MASKED_BYTES_MAX: usize = 16 * EVENT_BYTES;
+
 /// An extent being filled.
 #[derive(Debug)]
 struct OpenExtent {
@@ -84,6 +91,8 @@ pub(super) struct Capture {
     /// What the recorder's queue had no room for.
     unsent: VecDeque<Closed>,
     sent: bool,
+    /// Telephone-events are written without the keys they say.
+    pub(super) mask_events: bool,
     /// No extent was to be had at the last try.
     pub(super) short: bool,
     pub(super) totals: CaptureTotals,
@@ -104,6 +113,7 @@ impl Capture {
             retry_ns: 0,
             unsent: VecDeque::new(),
             sent: false,
+            mask_events: false,
             short: false,
             totals: CaptureTotals::default(),
             now_ns: 0,
@@ -171,6 +181,9 @@ impl Capture {
         let Some(Some(track)) = self.tracks.get_mut(tap as usize) else {
             return Captured::Dropped(DropReason::NoExtent);
         };
+        if meta.telephone_event && self.mask_events {
+            return self.packet_masked(tap, meta, bytes);
+        }
         let head = frame_head(meta, track.origin_ns);
         if let Some(open) = &mut track.open
             && track.notes.is_empty()
@@ -181,6 +194,23 @@ impl Capture {
             return Captured::Written;
         }
         self.packet_elsewhere(tap, &head, bytes)
+    }
+
+    /// Appends a telephone-event without the key that it says.
+    #[cold]
+    fn packet_masked(&mut self, tap: u32, meta: &FrameMeta, bytes: &[u8]) -> Captured {
+        let Some(Some(track)) = self.tracks.get_mut(tap as usize) else {
+            return Captured::Dropped(DropReason::NoExtent);
+        };
+        let mut head = frame_head(meta, track.origin_ns);
+        head.flags |= flags::MASKED;
+        let mut masked = [0u8; MASKED_BYTES_MAX];
+        let length = bytes.len().min(MASKED_BYTES_MAX);
+        masked[..length].copy_from_slice(&bytes[..length]);
+        for event in masked.iter_mut().step_by(EVENT_BYTES) {
+            *event = MASKED_EVENT;
+        }
+        self.packet_elsewhere(tap, &head, &masked[..length])
     }
 
     /// Appends a packet behind the notes that wait, to the next extent if need be.

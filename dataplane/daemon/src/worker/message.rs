@@ -324,6 +324,8 @@ pub struct WorkerConfig {
     pub commands_per_cycle: usize,
     /// Age at which an open extent is handed over, ns.
     pub extent_age_ns: u64,
+    /// Keys that are pressed are not recorded.
+    pub mask_events: bool,
 }
 
 impl WorkerConfig {
@@ -337,6 +339,7 @@ impl WorkerConfig {
             sessions_max: (slots_max / 4).max(1),
             commands_per_cycle: 32,
             extent_age_ns: 2_000_000_000,
+            mask_events: false,
         }
     }
 }

@@ -8,7 +8,8 @@ use crossbeam::queue::ArrayQueue;
 use trunkline_device::Config;
 use trunkline_link::counters::{Counters, WorkerCounter};
 use trunkline_link::message::{
-    DropReason, FactKind, FailReason, MediaKind, RecordingPhase, Side, StreamReceipt, leg_flags,
+    CodecId, DropReason, FactKind, FailReason, MediaKind, RecordingPhase, Side, StreamReceipt,
+    leg_flags,
 };
 use trunkline_sn3::record::{ClockTriple, DropRecord};
 use trunkline_sn3::{FrameKind, flags};
@@ -118,6 +119,37 @@ fn what_is_recorded_is_what_came_not_what_was_sent() {
             .iter()
             .all(|p| p.head.pt == 0 && p.payload[0] == p.head.seq as u8)
     );
+}
+
+#[test]
+fn masked_keys_are_relayed_and_never_recorded() {
+    for masks in [false, true] {
+        let mut bench = Bench::new(8, 1024);
+        bench.worker.capture.mask_events = masks;
+        bench.set_up();
+        let mut keys = leg(Side::Caller);
+        keys.payloads[0].codec = CodecId::TelephoneEvent;
+        bench.update(keys);
+        bench.start_recording();
+        bench.talk(5, 10, 160);
+        let sent = bench.net.sent();
+        let to_callee = sent.iter().filter(|datagram| datagram.slot == 2);
+        assert!(
+            to_callee.clone().count() == 10 && to_callee.clone().all(|d| d.bytes[12] == d.bytes[3])
+        );
+        let receipts = bench.finish();
+        assert!(receipts.iter().all(|stream| stream.written == 10));
+        for packet in bench.packets() {
+            let masked = packet.head.flags & flags::MASKED != 0;
+            assert_eq!(masked, masks && packet.head.side == 0);
+            let said = packet
+                .payload
+                .iter()
+                .step_by(4)
+                .any(|&event| event == packet.head.seq as u8);
+            assert_eq!(said, !masked, "{:?}", packet.payload);
+        }
+    }
 }
 
 #[test]

@@ -2,10 +2,10 @@
 //! came. No parsing, no accounting, no sessions. It runs as a process of its own, as the others do.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
@@ -20,15 +20,24 @@ pub struct Options {
     /// Our address.
     #[arg(long)]
     address: IpAddr,
-    /// Our first port; flow f receives on the port 2 f above.
+    /// Our first port; the two parties of call c send to 4 c and 4 c + 2 above it.
     #[arg(long)]
     port: u16,
-    /// First party: party f is 2 f above, and gets what its neighbour (f xor 1) sends.
+    /// The parties' address.
     #[arg(long)]
-    party: SocketAddrV4,
-    /// Flows.
+    parties: Ipv4Addr,
+    /// Port of the first caller.
     #[arg(long)]
-    flows: u16,
+    callers: u16,
+    /// Port of the first callee.
+    #[arg(long)]
+    callees: u16,
+    /// Ports from one call's to the next one's.
+    #[arg(long)]
+    step: u16,
+    /// Calls.
+    #[arg(long)]
+    calls: u16,
 }
 
 /// Relays until it is killed.
@@ -39,10 +48,12 @@ pub fn run(options: &Options) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let sockets = bind(options)?;
-    let far: Vec<SockaddrIn> = (0..options.flows)
-        .map(|flow| {
-            let port = options.party.port() + 2 * flow;
-            SockaddrIn::from(SocketAddrV4::new(*options.party.ip(), port))
+    let far: Vec<SockaddrIn> = (0..options.calls)
+        .flat_map(|call| {
+            [options.callers, options.callees].map(|first| {
+                let port = first + call * options.step;
+                SockaddrIn::from(SocketAddrV4::new(options.parties, port))
+            })
         })
         .collect();
     println!("ready");
@@ -71,10 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn bind(options: &Options) -> Result<Vec<UdpSocket>> {
-    if !options.flows.is_multiple_of(2) {
-        bail!("two flows a call");
-    }
-    (0..options.flows)
+    (0..2 * options.calls)
         .map(|flow| {
             let socket = UdpSocket::bind((options.address, options.port + 2 * flow))?;
             socket.set_nonblocking(true)?;

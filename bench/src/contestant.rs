@@ -61,7 +61,7 @@ pub struct Stage<'a> {
 pub struct Running {
     /// Its process.
     pub process: Process,
-    /// Flow f goes from party f to the relay, and comes to party f xor 1.
+    /// From the parties that send to the relay.
     pub flows: Vec<Flow>,
     /// Memory that the calls took: resident and in the kernel, bytes, both since before the first.
     pub call_bytes: u64,
@@ -100,10 +100,9 @@ impl Running {
 
 impl Stage<'_> {
     fn parties(&self) -> Vec<[SocketAddr; 2]> {
-        let (address, first) = self.place.parties();
-        let party = |number: u32| SocketAddr::new(address, first + 2 * number as u16);
-        (0..self.calls)
-            .map(|call| [party(2 * call), party(2 * call + 1)])
+        let parties = self.place.parties();
+        (0..self.calls as u16)
+            .map(|call| parties.of(call))
             .collect()
     }
 
@@ -216,15 +215,18 @@ impl Stage<'_> {
 
     fn start_bare(&self, directory: tempfile::TempDir) -> Result<Running> {
         let (first, _) = self.place.relay_ports();
-        let (party, party_port) = self.place.parties();
+        let parties = self.place.parties();
         let own = std::env::current_exe().context("our own program")?;
         let mut command = self.place.command(Side::Relay, own);
         let arguments = [
             "bare".to_owned(),
             format!("--address={}", self.place.relay_address()),
             format!("--port={first}"),
-            format!("--party={}", SocketAddr::new(party, party_port)),
-            format!("--flows={}", 2 * self.calls),
+            format!("--parties={}", parties.address),
+            format!("--callers={}", parties.callers),
+            format!("--callees={}", parties.callees),
+            format!("--step={}", parties.step),
+            format!("--calls={}", self.calls),
         ];
         command.extend(arguments.map(OsString::from));
         let log = directory.path().join("log");
@@ -248,8 +250,11 @@ impl Stage<'_> {
 
     fn flows(&self, parties: &[[SocketAddr; 2]], ports: &[[u16; 2]]) -> Vec<Flow> {
         let relay = self.place.relay_address();
-        let pairs = parties.iter().flatten().zip(ports.iter().flatten());
-        pairs
+        let sending = if self.place.parties().both_ways { 2 } else { 1 };
+        let parties = parties.iter().flat_map(|pair| &pair[..sending]);
+        let ports = ports.iter().flat_map(|pair| &pair[..sending]);
+        parties
+            .zip(ports)
             .map(|(from, port)| Flow {
                 from: *from,
                 to: SocketAddr::new(relay, *port),

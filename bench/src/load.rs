@@ -1,6 +1,5 @@
 //! The load: rtpgen's sender and sink on the load's core, one window at a time.
 
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -63,19 +62,19 @@ fn run(
     stop: &AtomicBool,
 ) -> Result<Option<Window>> {
     let core = Some(place.core(Side::Load));
-    let (address, first) = place.parties();
+    let listen = place.parties().first_heard();
     let count = u16::try_from(flows.len()).context("too many flows")?;
     let stream = StreamOptions {
         flows: count,
         duration,
         rate: Some(rate),
         core,
-        local: address,
+        local: listen.ip(),
         to: flows.first().context("no flows")?.to,
         ..StreamOptions::default()
     };
     let sink = SinkOptions {
-        listen: SocketAddr::new(address, first),
+        listen,
         flows: count,
         interface: place.load_interface()?,
         core,

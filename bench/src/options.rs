@@ -118,7 +118,7 @@ impl Options {
         if let Some(reason) = reason {
             results.note(format!(
                 "Over the loopback ({reason}): sender, relay and sink share all work in the kernel, \
-                 packets are never frames, and neither rig nor CPU of the kernel is kept apart."
+                 only callers send, packets are never frames, and neither rig nor CPU of the kernel is kept apart."
             ));
         }
         eprintln!("{bench}: {}", place.describe());

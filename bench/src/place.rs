@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -56,6 +56,41 @@ pub enum Side {
     Relay,
     /// Sender and sink.
     Load,
+}
+
+/// Where the parties of all calls are.
+#[derive(Debug, Clone, Copy)]
+pub struct Parties {
+    /// All have this one.
+    pub address: Ipv4Addr,
+    /// Port of the first caller.
+    pub callers: u16,
+    /// Port of the first callee.
+    pub callees: u16,
+    /// Ports from one call's to the next one's.
+    pub step: u16,
+    /// Callees send, too.
+    pub both_ways: bool,
+}
+
+impl Parties {
+    /// Caller and callee of a call.
+    #[must_use]
+    pub fn of(&self, call: u16) -> [SocketAddr; 2] {
+        [self.callers, self.callees]
+            .map(|first| SocketAddr::new(self.address.into(), first + call * self.step))
+    }
+
+    /// Where the sink listens: the first party that hears anything.
+    #[must_use]
+    pub fn first_heard(&self) -> SocketAddr {
+        let port = if self.both_ways {
+            self.callers
+        } else {
+            self.callees
+        };
+        SocketAddr::new(self.address.into(), port)
+    }
 }
 
 /// The network, removed when dropped.
@@ -139,12 +174,25 @@ impl Place {
         IpAddr::V4(address)
     }
 
-    /// The parties' media address and the first party's port; the next ones are every second above.
+    /// The parties.
     #[must_use]
-    pub fn parties(&self) -> (IpAddr, u16) {
+    pub fn parties(&self) -> Parties {
         match self.tag {
-            Some(_) => (IpAddr::V4(PARTIES), 20_000),
-            None => (IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000),
+            Some(_) => Parties {
+                address: PARTIES,
+                callers: 20_000,
+                callees: 20_002,
+                step: 4,
+                both_ways: true,
+            },
+            // Sender and sink are sockets here, and a port has only one.
+            None => Parties {
+                address: Ipv4Addr::LOCALHOST,
+                callers: 24_000,
+                callees: 28_000,
+                step: 2,
+                both_ways: false,
+            },
         }
     }
 
@@ -153,7 +201,7 @@ impl Place {
     pub fn relay_ports(&self) -> (u16, u16) {
         match self.tag {
             Some(_) => (10_000, 59_999),
-            None => (10_000, 31_999),
+            None => (10_000, 23_999),
         }
     }
 

@@ -30,6 +30,40 @@ impl Description {
         })
     }
 
+    /// What would describe a piece of noise: its level, and its colour by linear prediction.
+    #[must_use]
+    pub fn of(sound: &[i16]) -> Self {
+        let product = |lag: usize| -> f64 {
+            let later = sound.get(lag..).unwrap_or(&[]);
+            let pairs = sound.iter().zip(later);
+            pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        let energy = product(0);
+        let rms = (energy / sound.len().max(1) as f64).sqrt();
+        let level = -20.0 * (rms.max(1.0) / 32_768.0).log10();
+        let mut reflection = [0.0; ORDER_MAX];
+        // Levinson and Durbin, with a little white noise for a matrix that is never singular.
+        let mut error = energy * 1.001 + 1.0;
+        let mut predictor = [0.0; ORDER_MAX];
+        for order in 0..ORDER_MAX {
+            let known = predictor[..order].iter().zip((1..=order).rev());
+            let sum: f64 = known.map(|(a, lag)| a * product(lag)).sum();
+            let k = (-(product(order + 1) + sum) / error).clamp(-0.98, 0.98);
+            let before = predictor;
+            for index in 0..order {
+                predictor[index] += k * before[order - 1 - index];
+            }
+            predictor[order] = k;
+            error *= 1.0 - k * k;
+            reflection[order] = k as f32;
+        }
+        Self {
+            level: level.round().clamp(0.0, 127.0) as u8,
+            reflection,
+            order: ORDER_MAX,
+        }
+    }
+
     /// Standard deviation of the noise in 16-bit units: 0 dBov is a square wave of full scale.
     #[must_use]
     pub fn amplitude(&self) -> f32 {
@@ -112,6 +146,28 @@ mod tests {
             Generator::new(1).fill(&description, 80_000, &mut noise);
             let error = level_dbov(&noise) + f64::from(payload[0]);
             assert!(error.abs() < 1.5, "{payload:?}: off by {error:.2} dB");
+        }
+    }
+
+    #[test]
+    fn noise_is_described_by_its_level_and_colour() {
+        for payload in [&[40_u8][..], &[50, 20, 160], &[60, 230, 140, 100]] {
+            let mut noise = Vec::new();
+            let described = Description::parse(payload).unwrap();
+            Generator::new(1).fill(&described, 8_000, &mut noise);
+            let found = Description::of(&noise);
+            assert!(
+                found.level.abs_diff(payload[0]) <= 1,
+                "{payload:?}: {found:?}"
+            );
+            for (k, wanted) in found.reflection.iter().zip(described.reflection) {
+                assert!((k - wanted).abs() < 0.1, "{payload:?}: {found:?}");
+            }
+        }
+        for silence in [&[][..], &[0; 100], &[i16::MIN; 100]] {
+            let mut noise = Vec::new();
+            Generator::new(1).fill(&Description::of(silence), 100, &mut noise);
+            assert_eq!(noise.len(), 100);
         }
     }
 

@@ -1,6 +1,7 @@
 //! G.729 with annexes A and B (ITU-T G.729): frames of 10 bytes and 10 ms, any number of them in a
 //! payload, the last of which may be a 2-byte description of silence (RFC 3551 section 4.5.6).
 
+use crate::comfort_noise::{Description, Generator};
 use crate::{CodecError, Decoder, Encoder};
 use codec_core::codecs::g729::G729Codec;
 use codec_core::types::{AudioCodec, CodecConfig};
@@ -35,15 +36,48 @@ fn start(config: CodecConfig) -> Result<G729Codec, CodecError> {
 
 pub(crate) struct G729Decoder {
     inner: G729Codec,
-    /// The last frame described silence: what is not sent sounds like it.
-    idle: bool,
+    /// Set when the last frame described silence: what is not sent sounds like it.
+    silence: Option<Silence>,
+}
+
+/// The inner decoder takes 100 ms without a frame for a broken line and falls silent; a described
+/// silence may last as long as it likes. What it made until then goes on as noise of the same
+/// level and colour.
+#[derive(Default)]
+struct Silence {
+    /// The latest frames of the inner decoder's noise.
+    made: Vec<i16>,
+    frames: usize,
+    noise: Option<(Description, Generator)>,
+}
+
+/// Frames without data that the inner decoder surely fills, and how many of them settle first.
+const FILLED_FRAMES: usize = 9;
+const SETTLING_FRAMES: usize = 4;
+
+impl Silence {
+    /// Appends the next frame, where the inner decoder made `sound`.
+    fn frame(&mut self, sound: &[i16], output: &mut Vec<i16>) {
+        self.frames += 1;
+        if self.frames <= FILLED_FRAMES {
+            if self.frames > SETTLING_FRAMES {
+                self.made.extend_from_slice(sound);
+            }
+            output.extend_from_slice(sound);
+            return;
+        }
+        let made = &self.made;
+        let start = || (Description::of(made), Generator::new(made.len() as u64));
+        let (description, generator) = self.noise.get_or_insert_with(start);
+        generator.fill(description, FRAME_SAMPLES, output);
+    }
 }
 
 impl G729Decoder {
     pub(crate) fn new() -> Result<Self, CodecError> {
         Ok(Self {
             inner: start(CodecConfig::g729ba())?,
-            idle: false,
+            silence: None,
         })
     }
 
@@ -55,7 +89,10 @@ impl G729Decoder {
             let Ok(sound) = self.inner.decode(&[]) else {
                 break;
             };
-            output.extend(sound);
+            match &mut self.silence {
+                Some(silence) => silence.frame(&sound, output),
+                None => output.extend(sound),
+            }
         }
         output.len() - before
     }
@@ -80,7 +117,7 @@ impl Decoder for G729Decoder {
                 return Err(bad("refused by the decoder"));
             };
             output.extend(sound);
-            self.idle = frame.len() == SILENCE_BYTES;
+            self.silence = (frame.len() == SILENCE_BYTES).then(Silence::default);
         }
         Ok(output.len() - before)
     }
@@ -90,11 +127,11 @@ impl Decoder for G729Decoder {
     }
 
     fn is_idle(&self) -> bool {
-        self.idle
+        self.silence.is_some()
     }
 
     fn idle(&mut self, samples: usize, output: &mut Vec<i16>) -> usize {
-        if self.idle {
+        if self.silence.is_some() {
             self.missing(samples, output)
         } else {
             0

@@ -222,7 +222,13 @@ impl Drop for Appliance {
     }
 }
 
-fn config_text(setup: &Setup, data_dir: &Path, sip: u16, http: u16, rtp_first: u16) -> String {
+pub(crate) fn config_text(
+    setup: &Setup,
+    data_dir: &Path,
+    sip: u16,
+    http: u16,
+    rtp_first: u16,
+) -> String {
     let Setup {
         next,
         record,
@@ -249,12 +255,12 @@ fn config_text(setup: &Setup, data_dir: &Path, sip: u16, http: u16, rtp_first: u
 
 /// One of the turns; see [`AT_ONCE`].
 #[derive(Debug)]
-struct Turn;
+pub(crate) struct Turn;
 
 static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 impl Turn {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let (taken, freed) = &TAKEN;
         let guard = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guard = freed

@@ -33,15 +33,27 @@ pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| match std::env::var_os(FOLDER_VARIABLE) {
         Some(folder) => PathBuf::from(folder),
-        None => build(),
+        None => {
+            build(&["--bins"], &PACKAGES);
+            profile_folder()
+        }
     })
 }
 
+/// An example program of the control process.
+///
+/// # Panics
+/// It cannot be built.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    build(&["--example", name], &["trunkline-control"]);
+    profile_folder().join("examples").join(name)
+}
+
 /// A test runs from TARGET/PROFILE/deps/NAME, so it knows both.
-fn build() -> PathBuf {
+fn profile_folder() -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
-    let folder = own
-        .parent()
+    own.parent()
         .and_then(|deps| {
             if deps.ends_with("deps") {
                 deps.parent()
@@ -50,7 +62,11 @@ fn build() -> PathBuf {
             }
         })
         .expect("a test runs in a target directory")
-        .to_owned();
+        .to_owned()
+}
+
+fn build(what: &[&str], packages: &[&str]) {
+    let folder = profile_folder();
     let target = folder.parent().expect("a profile's folder has a parent");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
@@ -58,20 +74,13 @@ fn build() -> PathBuf {
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args([
-            "build",
-            "--quiet",
-            "--bins",
-            "--profile",
-            profile,
-            "--target-dir",
-        ])
-        .arg(target);
+        .args(["build", "--quiet", "--profile", profile, "--target-dir"])
+        .arg(target)
+        .args(what);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    for package in PACKAGES {
+    for package in packages {
         cargo.args(["-p", package]);
     }
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "the programs under test do not build");
-    folder
 }

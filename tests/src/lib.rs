@@ -13,6 +13,7 @@ pub mod binaries;
 pub mod capture;
 pub mod flood;
 pub mod g711;
+pub mod parts;
 pub mod pcap;
 pub mod ports;
 pub mod process;

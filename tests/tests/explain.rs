@@ -43,6 +43,38 @@ fn a_call_is_explained_and_its_signalling_opens_in_tshark() {
         invite < text.find("BYE sip:").expect("a BYE"),
         "in order:\n{text}"
     );
+    assert_eq!(count("bridged"), 2, "as an event and in the media:\n{text}");
+    let ours = appliance.sip_port.to_string();
+    let addresses = output(Command::new("tshark").arg("-r").arg(&file).args([
+        "-Y",
+        "sip.Method == \"INVITE\"",
+        "-T",
+        "fields",
+        "-E",
+        "separator=,",
+        "-e",
+        "exported_pdu.ipv4_src",
+        "-e",
+        "exported_pdu.src_port",
+        "-e",
+        "exported_pdu.ipv4_dst",
+        "-e",
+        "exported_pdu.dst_port",
+    ]));
+    let ways: Vec<Vec<&str>> = addresses
+        .lines()
+        .map(|line| line.split(',').collect())
+        .collect();
+    assert_eq!(ways.len(), 2, "{addresses}");
+    assert_eq!(
+        (ways[0][0], &ways[0][2..]),
+        ("127.0.0.1", &["127.0.0.1", ours.as_str()][..])
+    );
+    let far = port.to_string();
+    assert_eq!(
+        ways[1],
+        ["127.0.0.1", ours.as_str(), "127.0.0.1", far.as_str()]
+    );
     let methods = output(Command::new("tshark").arg("-r").arg(&file).args([
         "-Y",
         "sip",

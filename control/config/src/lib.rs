@@ -18,7 +18,7 @@ mod target;
 pub use error::{ConfigError, ConfigErrors};
 pub use ipnet::IpNet;
 pub use model::{
-    Backend, Config, Control, Cores, Dataplane, Dtmf, Idle, Interface, Listen, PortRange,
+    Backend, Cdr, Config, Control, Cores, Dataplane, Dtmf, Idle, Interface, Listen, PortRange,
     Recording, Sip, Transport, Writer,
 };
 pub use pattern::{Pattern, normalize_user};

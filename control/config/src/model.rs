@@ -24,6 +24,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[recording]`.
     pub recording: Recording,
+    /// `[cdr]`.
+    pub cdr: Cdr,
 }
 
 impl Default for Config {
@@ -37,6 +39,7 @@ impl Default for Config {
             sip: Sip::default(),
             routes: Vec::new(),
             recording: Recording::default(),
+            cdr: Cdr::default(),
         }
     }
 }
@@ -74,6 +77,12 @@ impl Config {
     #[must_use]
     pub fn catalog_file(&self) -> PathBuf {
         self.data_dir.join("catalog.sqlite")
+    }
+
+    /// The directory of the call detail records.
+    #[must_use]
+    pub fn cdr_dir(&self) -> PathBuf {
+        self.data_dir.join("cdr")
     }
 
     /// Index of the first interface of the peer's address family; with `name`, of that name only.
@@ -403,6 +412,30 @@ impl Default for Recording {
             dtmf: Dtmf::Keep,
             key_file: None,
             signing_key_file: None,
+        }
+    }
+}
+
+/// `[cdr]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cdr {
+    /// The node's name in every record; `None` = the host's.
+    pub node: Option<String>,
+    /// An answered leg gets a record this often while it lasts; 0 = only when it ends.
+    pub interim_minutes: u32,
+    /// The file is put aside once it is larger than this.
+    pub rotate_bytes: u64,
+    /// The file is put aside once it is older than this; 0 = by its size only.
+    pub rotate_hours: u32,
+}
+
+impl Default for Cdr {
+    fn default() -> Self {
+        Self {
+            node: None,
+            interim_minutes: 15,
+            rotate_bytes: 64 << 20,
+            rotate_hours: 24,
         }
     }
 }

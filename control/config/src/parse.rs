@@ -2,8 +2,8 @@
 
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::{
-    Backend, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Dtmf, Idle, Interface,
-    IpNet, Listen, PortRange, Recording, Sip, Transport, judge, route,
+    Backend, Cdr, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Dtmf, Idle,
+    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, judge, route,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -94,6 +94,9 @@ fn read(document: &DeTable<'_>, report: &mut Report<'_>) -> Config {
     }
     if let Some(section) = subsection(&mut top, "recording", report) {
         read_recording(&mut config.recording, section, report);
+    }
+    if let Some(section) = subsection(&mut top, "cdr", report) {
+        read_cdr(&mut config.cdr, section, report);
     }
     if let Some(item) = top.take("route") {
         for (index, section) in item.tables(report).into_iter().enumerate() {
@@ -470,5 +473,33 @@ fn read_recording(recording: &mut Recording, mut section: Section<'_>, report: &
     recording.key_file = file("key_file");
     recording.signing_key_file = file("signing_key_file");
     section.unbuilt(report, &[("journal_keep_h", Unbuilt::Absent)]);
+    section.finish(report);
+}
+
+fn read_cdr(cdr: &mut Cdr, mut section: Section<'_>, report: &mut Report<'_>) {
+    if let Some(text) = section.take("node").and_then(|item| item.string(report)) {
+        if text.text.trim().is_empty() {
+            report.add(text.at, &text.key, "must not be empty");
+        }
+        cdr.node = Some(text.text.to_owned());
+    }
+    if let Some(minutes) = section
+        .take("interim_minutes")
+        .and_then(|item| item.integer_u32(report, 0, 10_080))
+    {
+        cdr.interim_minutes = minutes;
+    }
+    if let Some(bytes) = section
+        .take("rotate_bytes")
+        .and_then(|item| item.integer(report, 1 << 16, 1 << 40))
+    {
+        cdr.rotate_bytes = bytes;
+    }
+    if let Some(hours) = section
+        .take("rotate_hours")
+        .and_then(|item| item.integer_u32(report, 0, 8_760))
+    {
+        cdr.rotate_hours = hours;
+    }
     section.finish(report);
 }

@@ -590,3 +590,25 @@ fn a_file_that_is_not_there_is_an_error_that_names_it() {
         "{error}"
     );
 }
+
+#[test]
+fn call_detail_records_are_configured() {
+    let config = Config::parse("", "test.toml").unwrap().cdr;
+    assert_eq!((config.node, config.interim_minutes), (None, 15));
+    assert_eq!((config.rotate_bytes, config.rotate_hours), (64 << 20, 24));
+    let text =
+        "[cdr]\nnode = \"edge-1\"\ninterim_minutes = 0\nrotate_bytes = 65536\nrotate_hours = 1\n";
+    let config = Config::parse(text, "test.toml").unwrap().cdr;
+    assert_eq!(config.node.as_deref(), Some("edge-1"));
+    assert_eq!(
+        (
+            config.interim_minutes,
+            config.rotate_bytes,
+            config.rotate_hours
+        ),
+        (0, 65_536, 1)
+    );
+    refused("[cdr]\nnode = \" \"", 2, "cdr.node", "empty");
+    refused("[cdr]\nrotate_bytes = 1", 2, "cdr.rotate_bytes", "65536");
+    refused("[cdr]\ninterim = 1", 2, "cdr.interim", "unknown key");
+}

@@ -2,13 +2,20 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod appliance;
 pub mod b2bua;
 pub mod call;
+pub mod callbacks;
 pub mod clock;
+pub mod ledger;
 pub mod link;
 pub mod metrics;
 pub mod recovery;
 pub mod retention;
 pub mod run;
+pub mod stores;
+pub mod tap;
 pub mod trace;
 pub mod transport;
+
+pub use appliance::{Appliance, SinkError};

@@ -82,6 +82,11 @@ impl Link {
         self.link.as_ref().map(|link| link.control.counters())
     }
 
+    /// Its extents.
+    pub fn pool(&self) -> Option<Arc<PoolReader>> {
+        self.link.as_ref().map(|link| link.control.pool())
+    }
+
     /// Queues a command; without a dataplane it is dropped (what matters is installed anew).
     pub fn send(&mut self, request: u64, command: Command) {
         if self.link.is_some() {

@@ -22,10 +22,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // A parent that waits for signals may have left them blocked; ours must reach us.
-    if let Err(error) = nix::sys::signal::SigSet::empty().thread_set_mask() {
-        eprintln!("trunkline-control: signals stay blocked: {error}");
-    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
@@ -44,20 +40,7 @@ fn main() -> ExitCode {
             }
         },
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("trunkline-control: {error}");
-            return ExitCode::from(1);
-        }
-    };
-    let result = runtime.block_on(trunkline_control::run::run(config));
-    // A name that is being looked up must not hold up the exit.
-    runtime.shutdown_background();
-    match result {
+    match trunkline_control::Appliance::new(config).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("trunkline-control: {error:#}");

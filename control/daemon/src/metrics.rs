@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trunkline_hooks::SinkCounts;
 use trunkline_link::message::DropReason;
 use trunkline_link::{ConductorCounter, CounterReader, RecorderCounter, WorkerCounter};
 use trunkline_sinks::object::{Receipt, Verdict};
@@ -76,6 +77,8 @@ pub struct Metrics {
     sources_refused: AtomicU64,
     messages_malformed: AtomicU64,
     dataplane_restarts: AtomicU64,
+    cdrs_dropped: AtomicU64,
+    hooks: Mutex<Vec<SinkCounts>>,
     /// Packets that receipts of finished recordings report as dropped for a reason that no worker
     /// can count itself.
     receipt_dropped: [AtomicU64; DropReason::ALL.len()],
@@ -172,6 +175,12 @@ impl Metrics {
     /// Counts a SIP message that could not be read.
     pub fn message_malformed(&self) {
         self.messages_malformed.fetch_add(1, Relaxed);
+    }
+
+    /// Records dropped so far, and what the hooks' sinks have done.
+    pub fn set_records(&self, cdrs_dropped: u64, hooks: Vec<SinkCounts>) {
+        self.cdrs_dropped.store(cdrs_dropped, Relaxed);
+        *self.hooks.lock().unwrap_or_else(PoisonError::into_inner) = hooks;
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -378,7 +387,38 @@ impl Metrics {
             "trunkline_dataplane_restarts",
             help,
             read(&self.dataplane_restarts),
-        )
+        )?;
+        self.encode_records(encoder)
+    }
+
+    /// Call detail records and hooks.
+    fn encode_records(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        counter(
+            encoder,
+            "trunkline_cdr_dropped",
+            "Call detail records that the disk did not take in time",
+            self.cdrs_dropped.load(Relaxed),
+        )?;
+        let help =
+            "Callbacks of hooks that end something and those that failed, by sink and result";
+        let name = "trunkline_hook_callbacks";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in hooks.iter() {
+            let results = [
+                ("delivered", one.delivered),
+                ("dropped", one.dropped_callbacks),
+                ("dropped_pcm", one.dropped_pcm),
+                ("panicked", one.panics),
+                ("dead", one.dead),
+            ];
+            for (result, count) in results {
+                metric
+                    .encode_family(&[("sink", one.sink.as_str()), ("result", result)])?
+                    .encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn encode_capture(

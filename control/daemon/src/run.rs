@@ -1,9 +1,7 @@
 //! The control process: one task owns the B2BUA and its inputs; catalog and API have threads of
 //! their own.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +10,8 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use trunkline_config::{Config, Dtmf};
 use trunkline_link::counters::ConductorCounter;
-use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, Storage, rebuild, settle};
+use trunkline_sinks::catalog::{CatalogHandle, OutboxSinks, Storage};
+use trunkline_sinks::cdr::CdrHandle;
 use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sip::transaction::{Endpoint, Transmit};
 use trunkline_sn3::Keys;
@@ -23,11 +22,14 @@ use crate::api::events::EventHub;
 use crate::api::handle::{ControlHandle, Request};
 use crate::api::{ApiContext, ApiServer};
 use crate::b2bua::{B2bua, CatalogWrite, Lookup};
+use crate::callbacks::{Callbacks, Hooks};
 use crate::clock::Moment;
+use crate::ledger::Told;
 use crate::link::{Link, Notice};
 use crate::metrics::Metrics;
 use crate::recovery::{recount, rescue_pool};
 use crate::retention::{self, Retention};
+use crate::stores::{self, Leftovers, Stores};
 use crate::trace::Trace;
 use crate::transport::{Incoming, TransportCounters, Transports};
 
@@ -52,6 +54,9 @@ struct Core {
     transports: Arc<Transports>,
     link: Link,
     catalog: CatalogHandle,
+    cdrs: CdrHandle,
+    callbacks: Callbacks,
+    sinks: OutboxSinks,
     metrics: Arc<Metrics>,
     trace: Trace,
     counters: Arc<TransportCounters>,
@@ -68,18 +73,28 @@ struct Core {
 ///
 /// # Errors
 /// What keeps it from starting: a busy port, an unusable data directory.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
     let config = Arc::new(config);
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {}", config.data_dir.display()))?;
     let keys = Arc::new(Keys::load(config.recording.key_file.as_deref())?);
-    let catalog = open_catalog(&config, &keys)?;
+    let sinks = hooks.outbox_sinks();
+    let (stores, left) = stores::open(&config, &keys, sinks.clone())?;
+    let Stores { cdrs, catalog } = &stores;
     rewrap_keys(&keys, &config.segments_dir());
     let signer = config.recording.signing_key_file.as_deref();
     let signer = signer.map(Signer::load).transpose()?.map(Arc::new);
     if let Some(signer) = &signer {
         info!(public_key = signer.public_key(), "receipts are signed");
     }
+    let callbacks = Callbacks::start(
+        hooks,
+        &catalog.handle(),
+        &config.catalog_file(),
+        &config.segments_dir(),
+        &config.data_dir.join("run/artifacts"),
+        Arc::clone(&keys),
+    )?;
     let metrics = Arc::new(Metrics::default());
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
     let counters = Arc::new(TransportCounters::default());
@@ -115,10 +130,14 @@ pub async fn run(config: Config) -> Result<()> {
     let (recounts, recounted) = mpsc::channel(RECOUNTS_MAX);
     let mut b2bua = new_b2bua(&config, &transports, events, &metrics);
     b2bua.sign_with(signer);
+    b2bua.ledger.set_left(left);
     let core = Core {
         b2bua,
         link: Link::new(config.dataplane_socket()),
         catalog: catalog.handle(),
+        cdrs: cdrs.handle(),
+        callbacks: callbacks.clone(),
+        sinks,
         config,
         transports,
         metrics,
@@ -131,12 +150,14 @@ pub async fn run(config: Config) -> Result<()> {
         settled: false,
     };
     core.serve(incoming, requests, looked_up, recounted).await;
-    if !catalog.handle().flush(EXIT_PATIENCE) {
-        warn!("the catalog could not be written to the end");
+    if !cdrs.handle().flush(EXIT_PATIENCE) || !catalog.handle().flush(EXIT_PATIENCE) {
+        warn!("catalog and call detail records could not be written to the end");
     }
     drop(api);
+    // What ended by our own exit is told as far as the sinks are quick.
+    drop(callbacks);
     drop(retention);
-    drop(catalog);
+    drop(stores);
     info!("control ends");
     Ok(())
 }
@@ -166,7 +187,7 @@ fn new_b2bua(
 }
 
 /// Wraps data keys anew that an older master key wraps; in the background, for there may be many.
-fn rewrap_keys(keys: &Arc<Keys>, segments: &FilePath) {
+fn rewrap_keys(keys: &Arc<Keys>, segments: &std::path::Path) {
     let (keys, segments) = (Arc::clone(keys), segments.to_path_buf());
     if !keys.encrypts() || !segments.is_dir() {
         return;
@@ -185,25 +206,6 @@ fn rewrap_keys(keys: &Arc<Keys>, segments: &FilePath) {
         ),
         Err(error) => warn!(%error, "data keys are not wrapped anew"),
     });
-}
-
-fn open_catalog(config: &Config, keys: &Keys) -> Result<CatalogThread> {
-    let path = config.catalog_file();
-    let (mut catalog, new) = Catalog::open(&path)?;
-    let segments = config.segments_dir();
-    if new && segments.is_dir() {
-        let report = rebuild(&mut catalog, &segments, keys)?;
-        info!(
-            segments = report.segments,
-            recordings = report.recordings,
-            calls = report.calls,
-            "catalog rebuilt from segments"
-        );
-        for damage in report.damages {
-            warn!(damage, "while rebuilding the catalog");
-        }
-    }
-    Ok(CatalogThread::start(catalog, path)?)
 }
 
 impl Core {
@@ -328,6 +330,21 @@ impl Core {
         self.trace.message(transport, local, remote, false, bytes);
     }
 
+    fn trace_told(&self, told: &Told) {
+        match told {
+            Told::TransferStarted(meta, target) => {
+                let detail = format!("to {target}");
+                self.trace
+                    .redirected(&meta.call, "transfer_started", detail);
+            }
+            Told::BridgeStarted { call, outbound, .. } => {
+                let detail = format!("with {outbound}");
+                self.trace.redirected(call, "bridged", detail);
+            }
+            _ => {}
+        }
+    }
+
     async fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Attached { new_process } => {
@@ -336,6 +353,9 @@ impl Core {
                     self.b2bua
                         .set_capacity(u32::try_from(fits).unwrap_or(u32::MAX));
                     self.metrics.dataplane_attached(counters, !new_process);
+                }
+                if let Some(pool) = self.link.pool() {
+                    self.callbacks.pool(pool);
                 }
                 self.b2bua.attached();
             }
@@ -386,19 +406,29 @@ impl Core {
         self.settled = true;
         self.flush();
         let (recordings, calls) = self.b2bua.live();
-        let (path, segments) = (self.config.catalog_file(), self.config.segments_dir());
-        let catalog = self.catalog.clone();
-        let keys = Arc::clone(&self.keys);
-        // Reads segments: off the signalling's thread.
-        tokio::task::spawn_blocking(move || {
-            let _ = catalog.flush(EXIT_PATIENCE);
-            if let Err(error) = settle_catalog(&path, &segments, &recordings, &calls, &keys) {
-                warn!(%error, "the catalog's unfinished entries cannot be settled");
-            }
-        });
+        let left = Leftovers {
+            recordings,
+            calls,
+            orphans: self.b2bua.ledger.orphans(),
+            sinks: self.sinks.clone(),
+            keys: Arc::clone(&self.keys),
+        };
+        let (config, catalog) = (Arc::clone(&self.config), self.catalog.clone());
+        let cdrs = self.cdrs.clone();
+        tokio::task::spawn_blocking(move || left.settle(&config, &catalog, &cdrs));
     }
 
     fn flush(&mut self) {
+        // Written ahead of what leaves.
+        for told in self.b2bua.ledger.take() {
+            match told {
+                Told::Record(record) => self.cdrs.write(*record),
+                other => {
+                    self.trace_told(&other);
+                    self.callbacks.tell(other);
+                }
+            }
+        }
         while let Some(transmit) = self.b2bua.endpoint.poll_transmit() {
             self.trace_outgoing(&transmit);
             self.transports.send(transmit);
@@ -447,6 +477,8 @@ impl Core {
         self.link.beat();
         self.b2bua.watch_recordings(&Moment::now());
         self.metrics
+            .set_records(self.cdrs.dropped(), self.callbacks.counts());
+        self.metrics
             .set_recordings_active(self.b2bua.live().0.len());
         let refused = self.counters.not_allowed.load(Relaxed);
         let malformed = {
@@ -462,24 +494,6 @@ impl Core {
         self.counted = (refused, malformed);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     }
-}
-
-fn settle_catalog(
-    path: &FilePath,
-    segments: &FilePath,
-    recordings: &BTreeSet<u64>,
-    calls: &BTreeSet<String>,
-    keys: &Keys,
-) -> Result<()> {
-    let (mut catalog, _) = Catalog::open(path)?;
-    let ended = settle(&mut catalog, segments, recordings, calls, keys)?;
-    if !ended.is_empty() {
-        info!(
-            recordings = ended.len(),
-            "recordings of an earlier run were closed"
-        );
-    }
-    Ok(())
 }
 
 async fn look_up(lookup: Lookup, answers: mpsc::Sender<(u64, Vec<SocketAddr>)>) {

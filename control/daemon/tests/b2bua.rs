@@ -1,7 +1,11 @@
 //! Calls through the B2BUA in virtual time: two user agents, a dataplane that answers as the real one
 //! does, and a network that may lose, repeat and reorder datagrams by a seed.
 
+#[path = "b2bua/cdr.rs"]
+mod cdr;
 mod common;
+#[path = "b2bua/hooks.rs"]
+mod hooks;
 #[path = "b2bua/reliable.rs"]
 mod reliable;
 #[path = "b2bua/sessions.rs"]

@@ -95,6 +95,24 @@ impl Registry {
         &self.recording
     }
 
+    /// Names of the lifecycle sinks in the outbox. The no-op sink keeps nothing there.
+    #[must_use]
+    pub fn lifecycle_outbox_names(&self) -> Vec<String> {
+        let working = self.lifecycle.iter().filter(|one| &*one.name != NOP);
+        working
+            .map(|one| lifecycle_outbox_name(&one.name))
+            .collect()
+    }
+
+    /// Names of the recording sinks in the outbox. The no-op sink keeps nothing there.
+    #[must_use]
+    pub fn recording_outbox_names(&self) -> Vec<String> {
+        let working = self.recording.iter().filter(|one| &*one.name != NOP);
+        working
+            .map(|one| recording_outbox_name(&one.name))
+            .collect()
+    }
+
     /// Without the no-op sinks: what needs threads and an outbox.
     #[must_use]
     pub(crate) fn working(mut self) -> Self {
@@ -102,6 +120,16 @@ impl Registry {
         self.recording.retain(|one| &*one.name != NOP);
         self
     }
+}
+
+/// The two kinds have names of their own in the outbox.
+pub(crate) fn lifecycle_outbox_name(name: &str) -> String {
+    format!("lifecycle:{name}")
+}
+
+/// See [`lifecycle_outbox_name`].
+pub(crate) fn recording_outbox_name(name: &str) -> String {
+    format!("recording:{name}")
 }
 
 fn add<S: ?Sized>(sinks: &mut Vec<NamedSink<S>>, name: &str, sink: Arc<S>) -> Result<(), String> {

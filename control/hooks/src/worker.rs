@@ -3,6 +3,7 @@
 use crate::dispatch::Shared;
 use crate::outbox::{Terminal, TerminalItem};
 use crate::queue::{Passing, Queue};
+use crate::registry::{lifecycle_outbox_name, recording_outbox_name};
 use crate::{LifecycleSink, NamedSink, RecordingArtifact, RecordingResult, RecordingSink};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,11 +24,11 @@ pub(crate) enum Served {
 }
 
 impl Served {
-    /// The name in the outbox: the two kinds have names of their own.
+    /// The name in the outbox.
     pub(crate) fn outbox_name(&self) -> String {
         match self {
-            Self::Lifecycle(one) => format!("lifecycle:{}", one.name),
-            Self::Recording(one) => format!("recording:{}", one.name),
+            Self::Lifecycle(one) => lifecycle_outbox_name(&one.name),
+            Self::Recording(one) => recording_outbox_name(&one.name),
         }
     }
 }

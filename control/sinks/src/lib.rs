@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod cdr;
 pub mod object;
 pub mod timestamp;
 pub mod verdict;

@@ -93,8 +93,10 @@ words! {
 
 words! {
     /// Role of a leg or a participant.
+    #[derive(Default)]
     Role {
         /// Whose INVITE came in.
+        #[default]
         Caller = "caller",
         /// Whom it was for.
         Callee = "callee",

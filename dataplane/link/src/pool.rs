@@ -226,11 +226,11 @@ impl Extent {
             .store(ExtentState::Full as u32, Release);
     }
 
-    /// Marks it as durable or given up: free.
+    /// Marks it as durable or given up: free. What was published stays readable until the next
+    /// [`Extent::open`].
     pub fn set_free(&mut self) {
         let line = self.pool.line(self.index);
         line.state.store(ExtentState::Free as u32, Release);
-        line.published.store(0, Release);
     }
 
     /// Its state.
@@ -424,6 +424,9 @@ mod tests {
         assert_eq!(reader.meta(0).unwrap().state, ExtentState::Full);
         extent.set_free();
         assert_eq!(reader.unfinished().count(), 0);
+        let mut bytes = Vec::new();
+        assert!(reader.copy(0, &mut bytes).is_some());
+        assert_eq!(bytes.len(), EXTENT_BYTES, "still there for who is late");
         extent.open(0, 2, 0, 0);
         assert_eq!(reader.meta(0).unwrap().generation, 2);
         assert_eq!(reader.meta(0).unwrap().published, 0);

@@ -3,18 +3,25 @@
 use super::Shared;
 use super::calls::find;
 use super::error::ApiError;
+use super::recordings::blocking;
 use crate::trace::{Mark, Message, summary, write_pcapng};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use trunkline_sinks::object::Call;
+use trunkline_sinks::catalog::CdrFilter;
+use trunkline_sinks::object::{Call, Role};
+
+/// Legs of one call that are looked for.
+const LEGS_MAX: usize = 1000;
 
 /// What the ring has of one call.
 struct Traced {
     /// Absent for a SIP Call-ID that never made a call.
     call: Option<Call>,
+    /// Call-ID and role of every leg, attempts that failed included.
+    legs: Vec<(String, Role)>,
     messages: Vec<Message>,
     dropped: u64,
 }
@@ -22,12 +29,12 @@ struct Traced {
 /// `id` is a call's id, or the SIP Call-ID of one leg.
 async fn trace(shared: &Shared, id: &str) -> Result<Traced, ApiError> {
     let call = find(shared, id).await.ok();
+    let legs = match &call {
+        Some(call) => legs(shared, call).await?,
+        None => Vec::new(),
+    };
     let call_ids: Vec<String> = match &call {
-        Some(call) => call
-            .legs
-            .iter()
-            .map(|leg| leg.sip_call_id.clone())
-            .collect(),
+        Some(_) => legs.iter().map(|(id, _)| id.clone()).collect(),
         None => vec![id.to_owned()],
     };
     let (messages, dropped) = shared.context.trace.messages(&call_ids);
@@ -36,22 +43,41 @@ async fn trace(shared: &Shared, id: &str) -> Result<Traced, ApiError> {
     }
     Ok(Traced {
         call,
+        legs,
         messages,
         dropped,
     })
 }
 
-/// The role of the leg that a message belongs to.
-fn role(call: Option<&Call>, message: &Message) -> &'static str {
-    let legs = call.into_iter().flat_map(|call| &call.legs);
-    let mut own = legs.filter(|leg| leg.sip_call_id == message.call_id);
-    own.next().map_or("", |leg| leg.role.name())
+/// The legs that the call shows, and those that are over already.
+async fn legs(shared: &Shared, call: &Call) -> Result<Vec<(String, Role)>, ApiError> {
+    let shown = call
+        .legs
+        .iter()
+        .map(|leg| (leg.sip_call_id.clone(), leg.role));
+    let mut legs: Vec<(String, Role)> = shown.collect();
+    let filter = CdrFilter {
+        call_id: Some(call.id.clone()),
+        ..CdrFilter::default()
+    };
+    let over = blocking(shared, move |catalog| {
+        catalog.list_cdrs(&filter, None, LEGS_MAX)
+    })
+    .await?;
+    for record in over.items {
+        if legs.iter().all(|(id, _)| *id != record.sip_call_id) {
+            legs.push((record.sip_call_id, record.leg));
+        }
+    }
+    Ok(legs)
 }
 
-fn message_json(call: Option<&Call>, message: &Message) -> Value {
+fn message_json(traced: &Traced, message: &Message) -> Value {
+    let mut own = traced.legs.iter().filter(|(id, _)| *id == message.call_id);
+    let role = own.next().map_or("", |(_, role)| role.name());
     json!({
         "at": message.at,
-        "leg": role(call, message),
+        "leg": role,
         "received": message.received,
         "transport": message.transport.param_name(),
         "from": message.source.to_string(),
@@ -71,7 +97,7 @@ pub(super) async fn explain(
     let sip: Vec<Value> = traced
         .messages
         .iter()
-        .map(|message| message_json(call, message))
+        .map(|message| message_json(&traced, message))
         .collect();
     Ok(Json(json!({
         "call": call,

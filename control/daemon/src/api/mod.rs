@@ -6,6 +6,7 @@
 mod audit;
 mod auth;
 mod calls;
+mod cdrs;
 mod decisions;
 mod error;
 pub mod events;
@@ -91,6 +92,7 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/calls/{id}/transfer", post(calls::transfer))
         .route("/v1/calls/{id}/recording", post(calls::act))
         .route("/v1/calls/{id}/recording/message", post(not_supported))
+        .route("/v1/cdrs", get(cdrs::list))
         .route("/v1/recordings", get(recordings::list))
         .route(
             "/v1/recordings/{id}",

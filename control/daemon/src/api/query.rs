@@ -6,7 +6,7 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use std::collections::BTreeMap;
 use trunkline_sinks::Timestamp;
-use trunkline_sinks::catalog::{Cursor, RecordingFilter};
+use trunkline_sinks::catalog::{CdrFilter, Cursor, RecordingFilter};
 use trunkline_sinks::object::{CallState, RecordingState};
 use trunkline_sinks::timestamp::NotADate;
 
@@ -74,19 +74,43 @@ impl Parameters {
 
     /// `from` and `to`, both required.
     pub(super) fn span(&mut self) -> Result<(Timestamp, Timestamp), ApiError> {
-        let from = date("from", self.take("from"), Timestamp::parse)?;
-        let to = date("to", self.take("to"), Timestamp::parse_rounded_up)?;
+        let from = self.date("from", Timestamp::parse)?;
+        let to = self.date("to", Timestamp::parse_rounded_up)?;
         from.zip(to)
             .ok_or_else(|| ApiError::bad_request("from and to are required (RFC 3339)"))
     }
 
+    fn date(
+        &mut self,
+        name: &str,
+        parse: fn(&str) -> Result<Timestamp, NotADate>,
+    ) -> Result<Option<Timestamp>, ApiError> {
+        let text = self.take(name);
+        text.map(|text| parse(&text))
+            .transpose()
+            .map_err(|error| ApiError::bad_request(format!("{name}: {error}")))
+    }
+
+    fn call_id(&mut self) -> Option<String> {
+        self.take("call_id").map(|id| id.replace(' ', "+"))
+    }
+
+    pub(super) fn cdr_filter(&mut self) -> Result<CdrFilter, ApiError> {
+        Ok(CdrFilter {
+            from: self.date("from", Timestamp::parse)?,
+            to: self.date("to", Timestamp::parse_rounded_up)?,
+            call_id: self.call_id(),
+            tenant: self.take("tenant"),
+        })
+    }
+
     pub(super) fn recording_filter(&mut self) -> Result<RecordingFilter, ApiError> {
         let mut filter = RecordingFilter {
-            from: date("from", self.take("from"), Timestamp::parse)?,
-            to: date("to", self.take("to"), Timestamp::parse_rounded_up)?,
+            from: self.date("from", Timestamp::parse)?,
+            to: self.date("to", Timestamp::parse_rounded_up)?,
             // Neither can hold a space, which is what an unescaped + arrives as.
             party: self.take("party").map(|prefix| prefix.replace(' ', "+")),
-            call_id: self.take("call_id").map(|id| id.replace(' ', "+")),
+            call_id: self.call_id(),
             tenant: self.take("tenant"),
             ..RecordingFilter::default()
         };
@@ -114,18 +138,5 @@ impl Parameters {
             None => Ok(()),
             Some(name) => Err(ApiError::bad_request(format!("unknown parameter {name}"))),
         }
-    }
-}
-
-fn date(
-    name: &str,
-    text: Option<String>,
-    parse: fn(&str) -> Result<Timestamp, NotADate>,
-) -> Result<Option<Timestamp>, ApiError> {
-    match text {
-        None => Ok(None),
-        Some(text) => parse(&text)
-            .map(Some)
-            .map_err(|error| ApiError::bad_request(format!("{name}: {error}"))),
     }
 }

@@ -106,6 +106,7 @@ impl B2bua {
         if matches!(call.phase, Phase::Answered | Phase::Ending) {
             return;
         }
+        self.ledger.ending(call, reason.as_deref());
         self.refuse_caller(call, status, why, now);
         let phase = call.phase;
         self.call_failed(call, status, by, now);
@@ -209,6 +210,7 @@ impl B2bua {
             _ => return self.give_up(call, 487, by, reason, None, now),
         }
         call.phase = Phase::Ending;
+        self.ledger.ending(call, reason.as_deref());
         call.note_end(by, now.utc);
         call.object.state = CallState::Ending;
         call.end_hold(now.mono_ns);
@@ -340,6 +342,7 @@ impl B2bua {
             return false;
         }
         if call.transfer_of.is_some() {
+            self.ledger.over(call, now);
             return true;
         }
         if !call.announced {
@@ -367,6 +370,7 @@ impl B2bua {
         {
             return false;
         }
+        self.ledger.over(call, now);
         if !call.closed {
             call.closed = true;
             if !call.media.open.is_empty() {

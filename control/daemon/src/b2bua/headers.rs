@@ -121,16 +121,22 @@ pub fn is_sdp(headers: &Headers) -> bool {
 
 /// The Q.850 cause of a message's Reason header (RFC 3326).
 pub fn q850(headers: &Headers) -> Option<u8> {
-    headers.list("Reason").iter().find_map(|reason| {
-        let mut parts = reason.split(';').map(str::trim);
-        if !parts.next()?.eq_ignore_ascii_case("Q.850") {
-            return None;
-        }
-        parts.find_map(|part| {
-            let (name, value) = part.split_once('=')?;
-            name.trim()
-                .eq_ignore_ascii_case("cause")
-                .then(|| value.trim().parse().ok())?
-        })
+    headers
+        .list("Reason")
+        .iter()
+        .find_map(|reason| q850_of(reason))
+}
+
+/// The Q.850 cause of one value of a Reason header.
+pub fn q850_of(reason: &str) -> Option<u8> {
+    let mut parts = reason.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case("Q.850") {
+        return None;
+    }
+    parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case("cause")
+            .then(|| value.trim().parse().ok())?
     })
 }

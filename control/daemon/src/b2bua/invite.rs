@@ -81,6 +81,7 @@ impl B2bua {
             }
             Err(refused) => {
                 let status = refused.0;
+                self.ledger.refused(&request, path, status, now);
                 self.metrics.call_ended(match status {
                     404 => CallResult::NoRoute,
                     503 => CallResult::Refused,
@@ -216,6 +217,10 @@ impl B2bua {
         self.own_server(&mut call, tx);
         self.ids.insert(call.object.id.clone(), key);
         self.active += 1;
+        if let Some(invitation) = &call.invitation {
+            self.ledger
+                .invited_in(&call, &invitation.request, path, now);
+        }
         self.publish_call(EventKind::CallStarted, &call, now);
         self.next_group(&mut call, now);
         self.settle(call, now);
@@ -248,6 +253,7 @@ impl B2bua {
             .and_then(|contact| Dialog::uas(&request, &tag, contact).ok());
         let (Some(contact), Some(dialog)) = (contact, dialog) else {
             self.metrics.call_ended(CallResult::Failed);
+            self.ledger.refused(&request, path, 400, now);
             self.respond_plain(tx, &request, 400, now);
             return None;
         };

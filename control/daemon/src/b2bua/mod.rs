@@ -44,6 +44,7 @@ use trunkline_sn3::proof::Signer;
 use crate::api::events::{EventHub, EventKind, Subject};
 use crate::call::{Batch, Call, Step};
 use crate::clock::Moment;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 
 pub use link_events::RecoveredPlace;
@@ -143,6 +144,8 @@ pub struct B2bua {
     commands: Vec<(u64, Command)>,
     writes: Vec<CatalogWrite>,
     lookups: Vec<Lookup>,
+    /// Records of the legs, and what hooks are told.
+    pub ledger: Ledger,
     draining: bool,
     dataplane_up: bool,
     alarms: BTreeSet<u16>,
@@ -178,8 +181,10 @@ impl B2bua {
         metrics: Arc<Metrics>,
         calls_max: u32,
     ) -> Self {
+        let ledger = Ledger::new(config.cdr.interim_minutes);
         Self {
             config,
+            ledger,
             endpoint,
             local_to,
             events,
@@ -245,10 +250,8 @@ impl B2bua {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.timers.first().map(|(due, _)| *due);
-        [own, self.endpoint.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.endpoint.poll_timeout(), self.ledger.poll_timeout()];
+        others.into_iter().chain([own]).flatten().min()
     }
 
     /// Lets due timers fire.
@@ -263,6 +266,11 @@ impl B2bua {
                 call.scheduled = None;
                 b2bua.call_timeout(call, now);
             });
+        }
+        while let Some(key) = self.ledger.take_due(now) {
+            if let Some(call) = self.calls.get(&key) {
+                self.ledger.interim(call, now);
+            }
         }
         self.handle_sip_events(now);
     }
@@ -477,6 +485,16 @@ impl B2bua {
         self.events
             .publish(kind, now.utc, &Subject::Call(&call.object));
         self.writes.push(CatalogWrite::Call(call.object.clone()));
+        match kind {
+            EventKind::CallBridged => self.ledger.bridged(call),
+            // One that captures early media begins for hooks at the answer.
+            EventKind::CallAnswered => {
+                for recording in call.recordings.iter().filter(|one| one.is_capturing()) {
+                    self.ledger.recording_begun(call, recording);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The transport failed to send what belonged to this transaction.

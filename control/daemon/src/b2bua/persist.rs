@@ -146,6 +146,7 @@ impl B2bua {
             private: saved.private,
             ..Call::new(key, saved.object, route, legs, media, negotiation)
         };
+        self.ledger.resume(&call, now);
         self.restore_recordings(&mut call, session.recording, session.phase, now);
         if saved.ending {
             self.resume_ending(&mut call, now);

@@ -316,9 +316,19 @@ impl B2bua {
         let Some(recording) = call.recording(number) else {
             return;
         };
+        let recording = recording.clone();
+        match kind {
+            EventKind::RecordingStarted if call.was_answered() => {
+                self.ledger.recording_begun(call, &recording);
+            }
+            EventKind::RecordingStopped
+            | EventKind::RecordingFinished
+            | EventKind::RecordingFailed => self.ledger.recording_ended(number, now),
+            _ => {}
+        }
         self.events
             .publish(kind, now.utc, &Subject::Recording(&recording.object));
-        self.writes.push(CatalogWrite::Recording(recording.clone()));
+        self.writes.push(CatalogWrite::Recording(recording));
     }
 }
 

@@ -68,6 +68,7 @@ impl B2bua {
         let branch = &mut call.branches[index];
         branch.leg.flow = Some(path.flow);
         branch.proceeding = true;
+        self.ledger.heard(call, &response, now);
         match response.status {
             100 => {}
             101..200 => self.on_provisional(call, index, response, now),
@@ -220,6 +221,7 @@ impl B2bua {
             None => ours.set_content_length(),
         }
         dialog.sent_response(&invitation.request, status);
+        self.ledger.told_caller(call, status, now);
         if accepted {
             let leg = &mut call.legs[Side::Caller as usize];
             session::confirm(leg, &invitation.request, &mut ours, now);
@@ -345,6 +347,14 @@ impl B2bua {
         leg.dialog = Some(dialog.clone());
         let target = leg.target();
         let _ = self.endpoint.send_ack(now.instant, tx, ack, &target);
+        let sip_call_id = response.headers.call_id().unwrap_or_default();
+        let answers = call.leg(Side::Callee).dialog.is_some()
+            && call.object.legs[Side::Callee as usize].sip_call_id == sip_call_id;
+        if !answers {
+            self.ledger.acknowledged(call, &sip_call_id, now);
+            self.ledger
+                .leg_over(call, &sip_call_id, EndedBy::Us, None, now);
+        }
         if let Ok(mut bye) = dialog.request(Method::Bye) {
             bye.headers.set("User-Agent", headers::SERVER);
             bye.set_content_length();
@@ -471,6 +481,8 @@ impl B2bua {
             None => ack.set_content_length(),
         }
         let _ = self.endpoint.send_ack(now.instant, client, ack, &target);
+        let sip_call_id = response.headers.call_id().unwrap_or_default();
+        self.ledger.acknowledged(call, &sip_call_id, now);
     }
 
     fn on_rejected(&mut self, call: &mut Call, index: usize, response: Response, now: &Moment) {
@@ -496,6 +508,8 @@ impl B2bua {
     /// The caller is told what the best of the targets answered.
     pub(super) fn pass_failure(&mut self, call: &mut Call, response: &Response, now: &Moment) {
         call.object.q850 = headers::q850(&response.headers);
+        let reason = response.headers.get("Reason");
+        self.ledger.ending(call, reason.as_deref());
         // RFC 3261 section 16.7: a 503 speaks of the far side, not of us. Redirection would lead the
         // caller past us.
         let status = match response.status {
@@ -558,6 +572,8 @@ impl B2bua {
 
     /// The ACK of the 2xx that answered the call.
     fn on_first_ack(&mut self, call: &mut Call, request: &Request, now: &Moment) {
+        self.ledger
+            .acknowledged(call, &call.object.sip_call_id, now);
         let leg = call.leg_mut(Side::Caller);
         leg.acknowledged = true;
         let (waits, reason) = (std::mem::take(&mut leg.bye_waits), leg.bye_reason.take());

@@ -304,6 +304,7 @@ impl B2bua {
             .send_request(now.instant, request.clone(), &target)
             .map_err(|_| "the INVITE cannot be sent")?;
         self.own_client(call, client, ClientUse::Invitation);
+        self.ledger.invited_out(call, &request, &leg, now);
         call.branches.push(Branch {
             client,
             sent: request,
@@ -323,9 +324,13 @@ impl B2bua {
     fn show(&self, call: &mut Call, index: usize) {
         let branch = &call.branches[index];
         let sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
+        let id = self.ledger.leg_id(call, &sip_call_id);
         let transport = branch.leg.transport.param_name();
         let peer = format!("{transport}:{}", branch.leg.remote);
         let leg = call.object_leg(Side::Callee);
+        if let Some(id) = id {
+            leg.id = id;
+        }
         (leg.sip_call_id, leg.peer) = (sip_call_id, peer);
     }
 
@@ -454,6 +459,8 @@ impl B2bua {
         let branch = &mut call.branches[index];
         let wanted = branch.rings();
         branch.over = true;
+        let sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
+        self.ledger.unanswered(call, &sip_call_id, status, now);
         if call.phase == Phase::Inviting && wanted {
             return self.branch_failed(call, local(status, "no answer from the target"), now);
         }
@@ -468,6 +475,14 @@ impl B2bua {
         choose: impl Fn(&Branch) -> bool,
         now: &Moment,
     ) {
+        for branch in call
+            .branches
+            .iter()
+            .filter(|one| one.rings() && choose(one))
+        {
+            let sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
+            self.ledger.cancelled(call, &sip_call_id, reason);
+        }
         let headers: Vec<(&str, &str)> = reason.iter().map(|text| ("Reason", *text)).collect();
         for branch in &mut call.branches {
             if branch.rings() && choose(branch) {

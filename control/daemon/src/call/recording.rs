@@ -170,6 +170,11 @@ impl Recording {
         matches!(self.phase, Phase::Starting | Phase::Running | Phase::Paused)
     }
 
+    /// Whether the dataplane confirmed that it captures.
+    pub fn is_capturing(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Paused)
+    }
+
     /// The dataplane confirms a phase as of `at_mono_ns`.
     pub fn confirmed(
         &mut self,

@@ -49,7 +49,7 @@ pub struct Mark {
     /// When.
     pub at: Timestamp,
     /// What: `first_rtp`, `latched`, `source_changed`, `loss`, `media_timeout`, `recording_running`,
-    /// `recording_paused`, `recording_stopped`.
+    /// `recording_paused`, `recording_stopped`, `transfer_started`, `bridged`.
     pub event: &'static str,
     /// `caller` or `callee`; empty where no side is meant.
     pub side: &'static str,
@@ -130,6 +130,12 @@ impl Trace {
             ring.bytes -= oldest.bytes.len();
             ring.dropped += 1;
         }
+    }
+
+    /// Notes that a call's media is about to lead elsewhere, or does. `call` is its id in the API.
+    pub fn redirected(&self, call: &str, event: &'static str, detail: String) {
+        let now = Timestamp::now();
+        self.ring().mark(&call.into(), event, None, detail, now);
     }
 
     /// Notes what an event of the dataplane says of a call's media. `call` is its id in the API,

@@ -240,8 +240,12 @@ impl Agent {
     }
 
     pub fn cancel(&mut self, index: usize, now: Instant) {
+        self.cancel_with(index, &[], now);
+    }
+
+    pub fn cancel_with(&mut self, index: usize, headers: &[(&str, &str)], now: Instant) {
         self.endpoint
-            .cancel(now, self.sent[index].client, &[])
+            .cancel(now, self.sent[index].client, headers)
             .unwrap();
     }
 

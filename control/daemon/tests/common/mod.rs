@@ -15,9 +15,11 @@ use trunkline_control::api::events::EventHub;
 use trunkline_control::api::handle::{ActionError, RecordingAction, Request, TransferOrder};
 use trunkline_control::b2bua::{B2bua, CatalogWrite};
 use trunkline_control::clock::Moment;
+use trunkline_control::ledger::Told;
 use trunkline_control::metrics::Metrics;
 use trunkline_link::message::{Event, LegUpdate, Side};
 use trunkline_sinks::Timestamp;
+use trunkline_sinks::cdr::Cdr;
 use trunkline_sinks::object::{Call, Recording};
 use trunkline_sip::message::Method;
 use trunkline_sip::transaction::{self, Endpoint, FlowId, Path, Transport};
@@ -46,6 +48,10 @@ pub struct World {
     /// Another telephone, for a consultation.
     pub dave: Agent,
     pub dataplane: Dataplane,
+    /// What was to be written and told of legs, over restarts too.
+    pub told: Vec<Told>,
+    /// What was to be stored.
+    pub writes: Vec<CatalogWrite>,
     config: Arc<Config>,
     hub: EventHub,
     start: Instant,
@@ -111,6 +117,8 @@ impl World {
             carol: Agent::new("127.0.0.1:5071", "carol", seed + 3000),
             dave: Agent::new("127.0.0.1:5072", "dave", seed + 4000),
             dataplane: Dataplane::default(),
+            told: Vec::new(),
+            writes: Vec::new(),
             config,
             hub,
             start: Instant::now(),
@@ -246,7 +254,9 @@ impl World {
         for (from, transmit) in sent {
             self.transmit(from, transmit.remote, &transmit.bytes);
         }
+        self.told.extend(self.b2bua.ledger.take());
         for write in self.b2bua.take_writes() {
+            self.writes.push(write.clone());
             match write {
                 CatalogWrite::Call(call) => {
                     self.calls.insert(call.id.clone(), call);
@@ -393,7 +403,13 @@ impl World {
 
     /// Control dies and a new one attaches.
     pub fn restart_control(&mut self) {
+        self.restart_control_with(Vec::new());
+    }
+
+    /// The same, with the legs that the records say are open.
+    pub fn restart_control_with(&mut self, left: Vec<Cdr>) {
         self.b2bua = new_b2bua(&self.config, &self.hub, 77);
+        self.b2bua.ledger.set_left(left);
         self.b2bua.attached();
         self.run(10);
     }

@@ -1,6 +1,7 @@
 //! What lists are narrowed by, and how they are cut into pages.
 
 use crate::Timestamp;
+use crate::cdr::Cdr;
 use crate::object::{Call, CallState, Recording, RecordingState};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,6 +95,15 @@ impl Listed for Recording {
     fn cursor(&self) -> Cursor {
         Cursor {
             started_at: self.started_at,
+            id: self.id.clone(),
+        }
+    }
+}
+
+impl Listed for Cdr {
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            started_at: self.invited_at,
             id: self.id.clone(),
         }
     }

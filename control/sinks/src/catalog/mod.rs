@@ -4,8 +4,10 @@
 //! thread writes ([`CatalogThread`]); readers use connections of their own.
 
 mod audit;
+mod cdrs;
 mod filter;
 mod marks;
+mod outbox;
 mod rebuild;
 mod recount;
 mod retention;
@@ -14,8 +16,10 @@ mod store;
 mod thread;
 
 pub use audit::{Audit, AuditException};
+pub use cdrs::CdrFilter;
 pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
 pub use marks::{Decision, Mark};
+pub use outbox::{CatalogOutbox, MakeArtifact, OutboxSinks, call_meta};
 pub use rebuild::{RebuildReport, rebuild, settle};
 pub use recount::count_recording;
 pub use retention::RetentionRules;

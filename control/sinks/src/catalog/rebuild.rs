@@ -70,7 +70,7 @@ pub fn rebuild(
         report.recordings += 1;
     }
     report.calls = calls.len();
-    catalog.write(|transaction| {
+    catalog.write(|transaction, _| {
         calls
             .values()
             .try_for_each(|call| store::put_call(transaction, call))

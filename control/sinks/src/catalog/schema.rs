@@ -2,8 +2,11 @@
 
 use rusqlite::Connection;
 
-/// Raised when a table changes its shape; a catalog of another version is rebuilt.
-pub(super) const VERSION: i32 = 1;
+/// Raised when a table changes its shape. A catalog of version 1 gets what it lacks; one of another
+/// version is rebuilt.
+pub(super) const VERSION: i32 = 2;
+/// Without call detail records and outbox.
+pub(super) const VERSION_WITHOUT_CDRS: i32 = 1;
 
 const TABLES: &str = "
 CREATE TABLE calls (
@@ -63,6 +66,39 @@ CREATE TABLE numbers (
 ) WITHOUT ROWID;
 ";
 
+const CDR_TABLES: &str = "
+CREATE TABLE cdrs (
+    id TEXT PRIMARY KEY,
+    started_ms INTEGER NOT NULL,
+    tenant TEXT,
+    body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX cdrs_by_time ON cdrs (started_ms, id);
+
+-- Call-IDs of both legs, the call's id, and the Session-ID.
+CREATE TABLE cdr_call_ids (
+    value TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (value, id)
+) WITHOUT ROWID;
+
+-- Callbacks of hooks that end something. Those made stay: what is stored again is not told again.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    sink TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    call_id TEXT NOT NULL,
+    finish INTEGER NOT NULL,
+    since_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    body TEXT NOT NULL,
+    outcome TEXT,
+    UNIQUE (sink, subject)
+);
+CREATE INDEX outbox_by_sink ON outbox (state, sink, id);
+CREATE INDEX outbox_by_call ON outbox (call_id) WHERE state = 'waiting';
+";
+
 /// Settings of every connection.
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -95,6 +131,14 @@ pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
     add_indices(&transaction)?;
+    transaction.execute_batch(CDR_TABLES)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+pub(super) fn add_cdrs(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(CDR_TABLES)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }

@@ -1,12 +1,14 @@
 //! Writing and reading the catalog's file.
 
 use super::filter::{CallFilter, Cursor, Page, RecordingFilter, call_ids, party_users};
+use super::outbox::{self, OutboxSinks};
 use super::schema;
 use crate::Timestamp;
 use crate::object::{Call, Recording, RecordingState};
 use rusqlite::types::Value;
 use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Row, Transaction, params, params_from_iter,
+    Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+    params_from_iter,
 };
 use std::path::{Path, PathBuf};
 
@@ -68,6 +70,7 @@ pub struct StoredRecording {
 #[derive(Debug)]
 pub struct Catalog {
     connection: Connection,
+    sinks: OutboxSinks,
 }
 
 impl Catalog {
@@ -93,16 +96,20 @@ impl Catalog {
         let mut connection = Connection::open(path)?;
         schema::configure_writer(&connection)?;
         schema::create(&mut connection)?;
-        Ok((Self { connection }, true))
+        Ok((Self::of(connection), true))
     }
 
     /// `None` = of another version.
     fn try_open(path: &Path) -> rusqlite::Result<Option<(Self, bool)>> {
         let mut connection = Connection::open(path)?;
         schema::configure_writer(&connection)?;
-        match schema::version(&connection)? {
+        let version = schema::version(&connection)?;
+        if version == schema::VERSION_WITHOUT_CDRS {
+            schema::add_cdrs(&mut connection)?;
+        }
+        match version {
             0 => schema::create(&mut connection)?,
-            schema::VERSION => {
+            schema::VERSION | schema::VERSION_WITHOUT_CDRS => {
                 // A torn file often opens; the first look at its pages tells.
                 let check: String =
                     connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
@@ -110,11 +117,11 @@ impl Catalog {
                     return Ok(None);
                 }
                 schema::add_indices(&connection)?;
-                return Ok(Some((Self { connection }, false)));
+                return Ok(Some((Self::of(connection), false)));
             }
             _ => return Ok(None),
         }
-        Ok(Some((Self { connection }, true)))
+        Ok(Some((Self::of(connection), true)))
     }
 
     /// Opens the file for reading only.
@@ -126,7 +133,35 @@ impl Catalog {
         let connection = Connection::open_with_flags(path, flags)?;
         schema::configure(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
-        Ok(Self { connection })
+        Ok(Self::of(connection))
+    }
+
+    /// Opens a catalog that is there already for writing, beside its thread.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(super) fn open_beside(path: &Path) -> Result<Self, CatalogError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        schema::configure_writer(&connection)?;
+        Ok(Self::of(connection))
+    }
+
+    fn of(connection: Connection) -> Self {
+        Self {
+            connection,
+            sinks: OutboxSinks::default(),
+        }
+    }
+
+    /// Sinks of hooks that are told of ends from now on.
+    pub fn set_sinks(&mut self, sinks: OutboxSinks) {
+        self.sinks = sinks;
+    }
+
+    /// The connection, to read.
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Runs writes in one transaction.
@@ -135,10 +170,13 @@ impl Catalog {
     /// Nothing was written.
     pub(super) fn write(
         &mut self,
-        writes: impl FnOnce(&Transaction<'_>) -> Result<(), CatalogError>,
+        writes: impl FnOnce(&Transaction<'_>, &OutboxSinks) -> Result<(), CatalogError>,
     ) -> Result<(), CatalogError> {
-        let transaction = self.connection.transaction()?;
-        writes(&transaction)?;
+        // Others write too: a lock taken later than the first look could come too late.
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        writes(&transaction, &self.sinks)?;
         transaction.commit()?;
         Ok(())
     }
@@ -148,7 +186,7 @@ impl Catalog {
     /// # Errors
     /// Nothing was written.
     pub fn put_call(&mut self, call: &Call) -> Result<(), CatalogError> {
-        self.write(|transaction| put_call(transaction, call))
+        self.write(|transaction, _| put_call(transaction, call))
     }
 
     /// Stores a recording, replacing what was stored under its number.
@@ -160,7 +198,7 @@ impl Catalog {
         recording: &Recording,
         storage: &Storage,
     ) -> Result<(), CatalogError> {
-        self.write(|transaction| put_recording(transaction, recording, storage))
+        self.write(|transaction, sinks| put_recording(transaction, recording, storage, sinks))
     }
 
     /// Reserves `count` numbers that were never given out before; gives the first. Numbers start at 1.
@@ -370,22 +408,22 @@ pub(super) const RECORDING_NUMBERS: &str = "recording";
 
 /// The WHERE clause of a list.
 #[derive(Default)]
-struct Conditions {
+pub(super) struct Conditions {
     clauses: Vec<String>,
-    values: Vec<Value>,
+    pub(super) values: Vec<Value>,
 }
 
-fn text(value: &str) -> Value {
+pub(super) fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
 }
 
 impl Conditions {
-    fn add(&mut self, clause: &str, values: impl IntoIterator<Item = Value>) {
+    pub(super) fn add(&mut self, clause: &str, values: impl IntoIterator<Item = Value>) {
         self.clauses.push(clause.to_owned());
         self.values.extend(values);
     }
 
-    fn after(&mut self, cursor: Option<&Cursor>) {
+    pub(super) fn after(&mut self, cursor: Option<&Cursor>) {
         if let Some(cursor) = cursor {
             let values = [Value::Integer(cursor.started_at.0), text(&cursor.id)];
             self.add("(started_ms, id) < (?, ?)", values);
@@ -425,7 +463,7 @@ impl Conditions {
     }
 
     /// One row more than `limit`, which tells whether there is another page.
-    fn select(&self, columns: &str, table: &str, limit: usize) -> String {
+    pub(super) fn select(&self, columns: &str, table: &str, limit: usize) -> String {
         let condition = if self.clauses.is_empty() {
             "1"
         } else {
@@ -457,8 +495,10 @@ pub(super) fn put_recording(
     transaction: &Transaction<'_>,
     recording: &Recording,
     storage: &Storage,
+    sinks: &OutboxSinks,
 ) -> Result<(), CatalogError> {
     let number = to_signed(storage.number);
+    outbox::note_recording(transaction, number, recording, sinks)?;
     let mut statement = transaction.prepare_cached(
         "INSERT OR REPLACE INTO recordings (number, id, call_id, started_ms, state, verdict, tenant,
          last_segment, last_page, extents, bytes, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
@@ -510,6 +550,7 @@ pub(super) fn put_recording(
 pub(super) fn change_recording(
     transaction: &Transaction<'_>,
     id: &str,
+    sinks: &OutboxSinks,
     change: impl FnOnce(&mut Recording),
 ) -> Result<(), CatalogError> {
     let mut query = transaction.prepare_cached(BY_ID)?;
@@ -521,7 +562,7 @@ pub(super) fn change_recording(
         storage,
     } = stored(row)?;
     change(&mut recording);
-    put_recording(transaction, &recording, &storage)
+    put_recording(transaction, &recording, &storage, sinks)
 }
 
 /// Updates the place of a recording that is stored already.
@@ -560,11 +601,11 @@ fn stored((storage, body): (Storage, String)) -> Result<StoredRecording, Catalog
 }
 
 /// SQLite's integers are signed; the same 64 bits are meant.
-fn to_signed(value: u64) -> i64 {
+pub(super) fn to_signed(value: u64) -> i64 {
     value.cast_signed()
 }
 
-fn to_unsigned(value: i64) -> u64 {
+pub(super) fn to_unsigned(value: i64) -> u64 {
     value.cast_unsigned()
 }
 

@@ -4,9 +4,11 @@
 //! queue is bounded by the number of objects, and nobody ever waits for the disk. While the disk
 //! refuses, they stay waiting; reads see them all the same.
 
+use super::cdrs::{self, CdrFilter};
 use super::filter::{CallFilter, Cursor, Page, RecordingFilter, is_after};
 use super::marks::{Decision, Mark, Marks};
 use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
+use crate::cdr::Cdr;
 use crate::object::{Call, Recording};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -29,6 +31,8 @@ enum Write {
     Call(Box<Call>),
     Recording(Box<StoredRecording>),
     Storage(Storage),
+    /// A leg's final record.
+    Cdr(Box<Cdr>),
     /// What was decided about the recording of this id enters its row.
     Marked(String),
 }
@@ -38,6 +42,7 @@ enum Key {
     Call(String),
     Recording(u64),
     Storage(u64),
+    Cdr(String),
     Marked(String),
 }
 
@@ -47,6 +52,7 @@ impl Write {
             Self::Call(call) => Key::Call(call.id.clone()),
             Self::Recording(stored) => Key::Recording(stored.storage.number),
             Self::Storage(storage) => Key::Storage(storage.number),
+            Self::Cdr(cdr) => Key::Cdr(cdr.id.clone()),
             Self::Marked(id) => Key::Marked(id.clone()),
         }
     }
@@ -87,6 +93,16 @@ struct Shared {
     marks: Marks,
     /// Held by whoever erases.
     erasing: Mutex<()>,
+    told: Mutex<Option<Tell>>,
+}
+
+/// Called on the catalog's thread.
+struct Tell(Box<dyn Fn() + Send>);
+
+impl std::fmt::Debug for Tell {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Tell")
+    }
 }
 
 /// The running writer thread.
@@ -126,6 +142,7 @@ impl CatalogThread {
             readers: Mutex::default(),
             marks,
             erasing: Mutex::default(),
+            told: Mutex::default(),
         });
         let handle = CatalogHandle {
             shared: Arc::clone(&shared),
@@ -167,17 +184,19 @@ fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
             return;
         }
         let count = batch.len() as u64;
-        let result = catalog.write(|transaction| {
+        let result = catalog.write(|transaction, sinks| {
             for write in &batch {
                 match write {
                     Write::Call(call) => store::put_call(transaction, call)?,
                     Write::Recording(stored) => {
-                        store::put_recording(transaction, &stored.recording, &stored.storage)?;
+                        let StoredRecording { recording, storage } = &**stored;
+                        store::put_recording(transaction, recording, storage, sinks)?;
                     }
+                    Write::Cdr(cdr) => cdrs::put_cdr(transaction, cdr, sinks)?,
                     Write::Storage(storage) => store::put_storage(transaction, storage)?,
                     Write::Marked(id) => {
                         let apply = |recording: &mut Recording| shared.marks.apply(recording);
-                        store::change_recording(transaction, id, apply)?;
+                        store::change_recording(transaction, id, sinks, apply)?;
                     }
                 }
             }
@@ -191,7 +210,18 @@ fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
                 let mut queue = lock(&shared.queue);
                 queue.in_work.clear();
                 queue.committed += count;
+                drop(queue);
                 shared.changed.notify_all();
+                let ends = |write: &Write| match write {
+                    Write::Cdr(_) => true,
+                    Write::Recording(stored) => stored.recording.state.is_final(),
+                    _ => false,
+                };
+                if batch.iter().any(ends)
+                    && let Some(tell) = &*lock(&shared.told)
+                {
+                    (tell.0)();
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -279,6 +309,17 @@ impl CatalogHandle {
             recording,
             storage,
         })))
+    }
+
+    /// Has `tell` called on the catalog's thread whenever ends were stored: the outbox may hold
+    /// something new.
+    pub fn when_ends_are_stored(&self, tell: Box<dyn Fn() + Send>) {
+        *lock(&self.shared.told) = Some(Tell(tell));
+    }
+
+    /// Stores a leg's final record. False when too many objects wait: it is not stored.
+    pub fn put_cdr(&self, cdr: Cdr) -> bool {
+        self.submit(Write::Cdr(Box::new(cdr)))
     }
 
     /// Lets a decision about a recording hold, on the disk before this returns. Waits for the disk.
@@ -499,5 +540,32 @@ impl CatalogHandle {
         );
         recordings.retain(|recording| is_after(after, recording));
         Ok(Page::cut(recordings, limit, stored.next.is_some()))
+    }
+
+    /// A page of final call detail records, newest first.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn list_cdrs(
+        &self,
+        filter: &CdrFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Cdr>, CatalogError> {
+        let waiting = self
+            .uncommitted()
+            .into_iter()
+            .filter_map(|write| match write {
+                Write::Cdr(cdr) => Some(*cdr),
+                _ => None,
+            });
+        let waiting: HashMap<String, Cdr> = waiting.map(|cdr| (cdr.id.clone(), cdr)).collect();
+        let stored =
+            self.read(|catalog| catalog.list_cdrs(filter, after, limit + waiting.len()))?;
+        let mut records = stored.items;
+        records.retain(|cdr| !waiting.contains_key(&cdr.id));
+        records.extend(waiting.into_values().filter(|cdr| filter.matches(cdr)));
+        records.retain(|cdr| is_after(after, cdr));
+        Ok(Page::cut(records, limit, stored.next.is_some()))
     }
 }

@@ -117,6 +117,14 @@ impl B2bua {
         };
         let mut left = std::mem::replace(call.leg_mut(side), newcomer.leg);
         self.tell(&mut left, 200);
+        if let Some(id) = left
+            .dialog
+            .as_ref()
+            .map(|dialog| dialog.call_id().to_owned())
+        {
+            let reason = Some("SIP;cause=200;text=\"transferred\"");
+            self.ledger.leg_over(call, &id, EndedBy::Us, reason, now);
+        }
         self.depart(call, left, now);
         call.negotiation = newcomer.negotiation;
         call.branches.extend(newcomer.branches);
@@ -156,6 +164,8 @@ impl B2bua {
         if let Some(other) = owed.from_call {
             self.end_consultation(other, now);
         }
+        let id = call.object_leg(side).sip_call_id.clone();
+        self.ledger.acknowledged(call, &id, now);
         call.object_leg(side).state = CallState::Active;
         self.note_codecs(call);
         self.note_hold(call, now);
@@ -192,6 +202,7 @@ impl B2bua {
         let status = status.max(300);
         let shown = &mut call.object.legs[transfer.leg];
         shown.state = CallState::Failed;
+        self.ledger.transfer_failed(call, status);
         self.publish_call(EventKind::CallTransferFailed, call, now);
         self.tell(call.leg_mut(transfer.leaving), status);
         self.tell_subscribers(call, now);

@@ -24,6 +24,8 @@ impl B2bua {
         now: &Moment,
     ) {
         let leg = self.announce_transfer(call, now);
+        let target = referral.target.to_string();
+        self.ledger.transfer_started(call, &target, now);
         let met = referral
             .replaces
             .as_ref()
@@ -199,6 +201,9 @@ impl B2bua {
                 .map(|one| one.request.uri.to_string())
                 .unwrap_or_default(),
         };
+        if let (Some(parent), Ok(id)) = (parent, response.headers.call_id()) {
+            self.ledger.handed_over(child.key, parent, &id);
+        }
         self.report(child, News::Answered(Box::new(newcomer)));
         child.phase = Phase::Ending;
         for side in Side::BOTH {

@@ -1,0 +1,202 @@
+//! The thread that writes call detail records.
+
+use super::journal::Journal;
+use super::record::{Cdr, RecordKind};
+use crate::catalog::CatalogHandle;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Records that may wait for the disk; beyond that they are dropped and counted.
+const WAITING_MAX: usize = 500_000;
+/// Records made durable at once.
+const BATCH_MAX: usize = 4_096;
+/// Pause after a refused write.
+const RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Cdr>,
+    accepted: u64,
+    written: u64,
+    dropped: u64,
+    stop: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// The running thread. Dropping it writes what waits (once more, if the disk refuses) and ends it.
+#[derive(Debug)]
+pub struct CdrThread {
+    handle: CdrHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Gives records to it, from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct CdrHandle {
+    shared: Arc<Shared>,
+}
+
+impl CdrThread {
+    /// Starts it. Final records go to the catalog once they are durable.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(journal: Journal, catalog: CatalogHandle) -> io::Result<Self> {
+        let handle = CdrHandle::default();
+        let shared = Arc::clone(&handle.shared);
+        let thread = std::thread::Builder::new()
+            .name("cdr".to_owned())
+            .spawn(move || write_until_stopped(journal, &catalog, &shared))?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
+    }
+
+    /// A handle to use it by.
+    #[must_use]
+    pub fn handle(&self) -> CdrHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for CdrThread {
+    fn drop(&mut self) {
+        self.handle.queue().stop = true;
+        self.handle.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by its own hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl CdrHandle {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Every critical section leaves it whole, so a poisoned lock is still good.
+        self.shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a record written. Never waits for the disk.
+    pub fn write(&self, record: Cdr) {
+        let mut queue = self.queue();
+        if queue.waiting.len() >= WAITING_MAX {
+            queue.dropped += 1;
+            if queue.dropped == 1 {
+                tracing::error!("call detail records are dropped: the disk does not take them");
+            }
+            return;
+        }
+        queue.waiting.push_back(record);
+        queue.accepted += 1;
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until everything given before is durable and with the catalog; false when that takes
+    /// longer.
+    #[must_use]
+    pub fn flush(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut queue = self.queue();
+        let target = queue.accepted;
+        while queue.written < target {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.changed.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Records dropped because too many waited.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.queue().dropped
+    }
+}
+
+fn write_until_stopped(mut journal: Journal, catalog: &CatalogHandle, shared: &Shared) {
+    let lock = || shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failing = false;
+    loop {
+        let (mut batch, stop) = next_batch(shared);
+        if batch.is_empty() && stop {
+            return;
+        }
+        match journal.append(&mut batch) {
+            Ok(()) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("call detail records are written again");
+                }
+                let count = batch.len() as u64;
+                let finals = batch
+                    .into_iter()
+                    .filter(|record| record.record == RecordKind::Final);
+                for record in finals {
+                    if !hand_over(catalog, &record, shared) {
+                        return;
+                    }
+                }
+                lock().written += count;
+                shared.changed.notify_all();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(%error, "cannot write; trying again until it can be done");
+                }
+                let mut queue = lock();
+                for record in batch.into_iter().rev() {
+                    queue.waiting.push_front(record);
+                }
+                drop(queue);
+                if stop {
+                    return;
+                }
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+}
+
+fn next_batch(shared: &Shared) -> (Vec<Cdr>, bool) {
+    let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    while queue.waiting.is_empty() && !queue.stop {
+        queue = shared
+            .changed
+            .wait(queue)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+    let count = queue.waiting.len().min(BATCH_MAX);
+    (queue.waiting.drain(..count).collect(), queue.stop)
+}
+
+/// The catalog takes it, sooner or later. False at the process's end: the journal keeps it and all
+/// that follow for the next one.
+fn hand_over(catalog: &CatalogHandle, record: &Cdr, shared: &Shared) -> bool {
+    while !catalog.put_cdr(record.clone()) {
+        if shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stop
+        {
+            return false;
+        }
+        std::thread::sleep(RETRY);
+    }
+    true
+}

@@ -349,7 +349,7 @@ impl B2bua {
         let _ = self.endpoint.send_ack(now.instant, tx, ack, &target);
         let sip_call_id = response.headers.call_id().unwrap_or_default();
         let answers = call.leg(Side::Callee).dialog.is_some()
-            && call.object.legs[Side::Callee as usize].sip_call_id == sip_call_id;
+            && call.object.legs[call.shown[Side::Callee as usize]].sip_call_id == sip_call_id;
         if !answers {
             self.ledger.acknowledged(call, &sip_call_id, now);
             self.ledger

@@ -275,7 +275,7 @@ impl Ledger {
         }
     }
 
-    /// A transfer's target is about to be called.
+    /// The place of a leg is to be taken by somebody at `target`.
     pub fn transfer_started(&mut self, call: &Call, target: &str, now: &Moment) {
         let Some(legs) = self.calls.get_mut(&call.key) else {
             return;
@@ -284,42 +284,68 @@ impl Ledger {
             legs.transfers.push(TransferStep {
                 at: now.utc,
                 target: target.to_owned(),
-                ..TransferStep::default()
+                sip_call_id: String::new(),
+                sip_code: None,
             });
         }
         if let Some(inbound) = legs.open.first() {
-            let told = Told::TransferStarted(call_meta(inbound), target.to_owned());
-            self.told.push(told);
+            let meta = call_meta(inbound);
+            self.told
+                .push(Told::TransferStarted(meta, target.to_owned()));
         }
     }
 
-    /// The transfer came to nothing.
-    pub fn transfer_failed(&mut self, call: &Call, status: u16) {
+    /// The latest transfer of the call came to this.
+    pub fn transfer_ended(&mut self, call: &Call, sip_call_id: &str, status: u16) {
         let legs = self.calls.get_mut(&call.key);
-        if let Some(step) = legs.and_then(|legs| legs.transfers.last_mut()) {
+        let open = legs
+            .and_then(|legs| legs.transfers.last_mut())
+            .filter(|step| step.sip_code.is_none());
+        if let Some(step) = open {
+            sip_call_id.clone_into(&mut step.sip_call_id);
             step.sip_code = Some(status);
         }
     }
 
-    /// A transfer's target answered the call that rang it: its leg is the transferred call's.
-    pub fn handed_over(&mut self, child: u64, parent: u64, sip_call_id: &str) {
-        let from = self.calls.get_mut(&child);
-        let found = from.and_then(|legs| {
-            let own = |leg: &Cdr| leg.sip_call_id == sip_call_id;
-            let index = legs.open.iter().position(own)?;
-            Some(legs.open.remove(index))
-        });
-        let (Some(mut leg), Some(to)) = (found, self.calls.get_mut(&parent)) else {
-            return;
-        };
+    /// An INVITE with Replaces came in: it is for the leg shown at `index`.
+    pub fn joined(
+        &mut self,
+        call: &Call,
+        index: usize,
+        request: &Request,
+        path: Path,
+        now: &Moment,
+    ) {
+        let mut cdr = fill::inbound(request, path, now.utc);
+        if let Some(leg) = call.object.legs.get(index) {
+            cdr.id.clone_from(&leg.id);
+        }
+        fill::from_call(&mut cdr, call);
+        self.record(RecordKind::Start, &cdr);
+        self.calls.entry(call.key).or_default().open.push(cdr);
+    }
+
+    /// What we answered to an INVITE with Replaces.
+    pub fn told_joining(&mut self, call: &Call, sip_call_id: &str, status: u16, now: &Moment) {
+        if status < 300 {
+            self.answered(call, sip_call_id, status, now);
+        } else {
+            self.attempt_failed(call, sip_call_id, status, (None, None), now);
+        }
+    }
+
+    /// An answered leg of one call is another's from now on; gives its id.
+    pub fn take_over(&mut self, from: u64, to: u64, sip_call_id: &str) -> Option<String> {
+        let open = &mut self.calls.get_mut(&from)?.open;
+        let index = open.iter().position(|leg| leg.sip_call_id == sip_call_id)?;
+        let mut leg = open.remove(index);
+        let id = leg.id.clone();
+        let to = self.calls.entry(to).or_default();
         to.outbound += 1;
         leg.attempt = to.outbound;
         leg.scenario = "transfer_agent".to_owned();
-        if let Some(step) = to.transfers.last_mut() {
-            step.sip_call_id.clone_from(&leg.sip_call_id);
-            step.sip_code = leg.sip_code;
-        }
         to.open.push(leg);
+        Some(id)
     }
 
     /// A recording of an answered call captures.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::common::{Fault, World, sdp};
 use trunkline_control::ledger::{Told, end_orphan};
 use trunkline_sinks::cdr::{Attempt, Cdr, Direction, RecordKind};
-use trunkline_sinks::object::EndedBy;
+use trunkline_sinks::object::{EndedBy, Role};
 use trunkline_sip::message::Method;
 
 const ROUTE: &str = "[[route]]\nname = \"out\"\nnext = \"sip:127.0.0.1:5070\"\nrecord = true\n\
                      tenant = \"acme\"\ncapture_headers = [\"X-Queue\"]\n";
 const IN_ORDER: &str = "[[route]]\nnext = [\"sip:127.0.0.1:5070\", \"sip:127.0.0.1:5071\"]\n";
 
-fn records(world: &World) -> Vec<Cdr> {
+pub fn records(world: &World) -> Vec<Cdr> {
     let records = world.told.iter().filter_map(|told| match told {
         Told::Record(record) => Some((**record).clone()),
         _ => None,
@@ -28,7 +28,7 @@ fn finals(world: &World) -> Vec<Cdr> {
 }
 
 /// Each leg that began has exactly one final record, and it is its last.
-fn assert_one_final_a_leg(records: &[Cdr], what: &str) {
+pub fn assert_one_final_a_leg(records: &[Cdr], what: &str) {
     let mut legs = BTreeMap::<&str, Vec<RecordKind>>::new();
     for record in records {
         legs.entry(&record.id).or_default().push(record.record);
@@ -405,4 +405,50 @@ fn the_reason_of_a_cancel_crosses_and_is_recorded() {
         assert_eq!((one.q850, one.reason.as_deref()), (Some(16), Some(NORMAL)));
     }
     assert_eq!(finals(&world).len(), 2);
+}
+
+#[test]
+fn a_transfer_is_told_in_the_records_of_all_three_legs() {
+    let route = "[[route]]\nuser = \"carol\"\nnext = \"sip:127.0.0.1:5071\"\n\
+                 [[route]]\nuser = \"bob\"\nnext = \"sip:127.0.0.1:5070\"\n";
+    let mut world = World::new(route);
+    world.establish();
+    let to_carol = ("Refer-To", "<sip:carol@127.0.0.1:5060>");
+    world.bob.request(Method::Refer, &[to_carol], world.now());
+    world.run(50);
+    let invite = world.carol.take_invite().unwrap();
+    let answer = sdp("127.0.0.1", 7100);
+    world
+        .carol
+        .respond(&invite, 200, Some(&answer), world.now());
+    world.run(2_000);
+    world.carol.bye(world.now());
+    world.run(2_000);
+    let all = records(&world);
+    assert_one_final_a_leg(&all, "transfer");
+    let finals = finals(&world);
+    assert_eq!(finals.len(), 3);
+    let of = |leg: Role| finals.iter().find(|one| one.leg == leg).unwrap();
+    let (alice, bob, carol) = (of(Role::Caller), of(Role::Callee), of(Role::Transfer));
+    assert_eq!(bob.ended_by, Some(EndedBy::Us));
+    assert!(bob.ended_at.unwrap() < carol.ended_at.unwrap());
+    assert_eq!(
+        (alice.ended_by, carol.ended_by),
+        (Some(EndedBy::Callee), Some(EndedBy::Callee))
+    );
+    assert!(carol.answered_at.is_some() && carol.established_at.is_some());
+    for one in [alice, carol] {
+        assert_eq!(one.call_id, bob.call_id);
+        let [step] = one.transfers.as_slice() else {
+            panic!("one transfer: {:?}", one.transfers)
+        };
+        assert_eq!(step.target, "sip:carol@127.0.0.1:5060");
+        assert_eq!(step.sip_call_id, carol.sip_call_id);
+        assert_eq!(step.sip_code, Some(200));
+    }
+    let started = world
+        .told
+        .iter()
+        .any(|told| matches!(told, Told::TransferStarted(_, to) if to.contains("carol")));
+    assert!(started);
 }

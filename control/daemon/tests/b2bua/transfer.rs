@@ -1,6 +1,7 @@
 //! Transfers: what each party hears of them in its signalling, where media goes, and what becomes of
 //! the call and its recording, in virtual time.
 
+use crate::cdr;
 use crate::common::{Agent, Fault, World, sdp};
 use trunkline_control::api::handle::{ActionError, TransferMode, TransferOrder};
 use trunkline_link::message::Side;
@@ -31,6 +32,12 @@ fn told(agent: &Agent) -> (Vec<u16>, String) {
         })
         .collect();
     (statuses, last)
+}
+
+/// Nothing is left of the calls but one final record for each leg.
+fn assert_over(world: &World) {
+    assert!(world.b2bua.is_idle());
+    cdr::assert_one_final_a_leg(&cdr::records(world), "transfer");
 }
 
 fn rtp(world: &World, side: Side) -> Option<std::net::SocketAddr> {
@@ -119,7 +126,8 @@ fn a_blind_transfer_by_the_callee_gives_its_place_to_the_target() {
     world.carol.bye(world.now());
     world.run(500);
     assert_eq!((world.carol.bye_status, world.alice.byes), (Some(200), 1));
-    assert!(world.b2bua.is_idle() && world.dataplane.closed);
+    assert_over(&world);
+    assert!(world.dataplane.closed);
     let call = world.written_call(&before.id);
     assert_eq!(
         (call.state, call.ended_by),
@@ -200,7 +208,7 @@ fn the_caller_may_transfer_too() {
     world.bob.bye(world.now());
     world.run(500);
     assert_eq!(world.carol.byes, 1);
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }
 
 #[test]
@@ -232,7 +240,7 @@ fn a_transfer_that_fails_leaves_all_as_it_was_and_says_why() {
         world.run(500);
         assert_eq!(world.carol.cancels, 1);
         world.run(60_000);
-        assert!(world.b2bua.is_idle());
+        assert_over(&world);
     }
 }
 
@@ -298,7 +306,8 @@ fn a_transferor_that_hangs_up_early_does_not_end_the_call() {
             assert_eq!(world.alice.byes, 1);
             assert!(world.alice.last_bye_reason.contains("cause=486"));
         }
-        assert!(world.b2bua.is_idle() && world.dataplane.closed);
+        assert_over(&world);
+        assert!(world.dataplane.closed);
     }
 }
 
@@ -315,7 +324,7 @@ fn the_party_that_stays_may_hang_up_while_the_target_rings() {
     world.run(500);
     assert_eq!((world.carol.cancels, world.bob.byes), (1, 1));
     assert_eq!(told(&world.bob).0.last(), Some(&487));
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }
 
 #[test]
@@ -402,7 +411,7 @@ fn a_party_that_refuses_the_newcomers_media_stays_with_the_old_one() {
     world.bob.bye(world.now());
     world.run(500);
     assert_eq!(world.alice.byes, 1);
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }
 
 #[test]
@@ -596,7 +605,7 @@ fn an_attended_transfer_joins_the_two_parties_and_ends_both_of_the_transferors_l
     world.run(500);
     assert_eq!((world.carol.bye_status, world.alice.byes), (Some(200), 1));
     world.run(1_000);
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }
 
 #[test]
@@ -621,7 +630,7 @@ fn a_consulted_party_that_refuses_stays_where_it_was() {
     world.alice.bye(world.now());
     world.run(1_000);
     assert_eq!((world.carol.byes, world.bob.byes), (1, 1));
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }
 
 #[test]
@@ -707,7 +716,7 @@ fn an_invite_with_replaces_takes_the_place_of_our_peer() {
     world.alice.bye(world.now());
     world.run(500);
     assert_eq!(world.carol.byes, 1);
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }
 
 #[test]
@@ -812,5 +821,5 @@ fn a_transferred_call_survives_a_restart_of_control() {
     assert_eq!((world.carol.bye_status, world.alice.byes), (Some(200), 1));
     let recording = world.written_recording();
     assert_eq!(recording.participants.len(), 3);
-    assert!(world.b2bua.is_idle());
+    assert_over(&world);
 }

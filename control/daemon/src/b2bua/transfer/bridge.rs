@@ -116,24 +116,30 @@ impl B2bua {
             _ => side,
         };
         let mut left = std::mem::replace(call.leg_mut(side), newcomer.leg);
+        let by = match (left.over, side) {
+            (false, _) => EndedBy::Us,
+            (true, Side::Caller) => EndedBy::Caller,
+            (true, Side::Callee) => EndedBy::Callee,
+        };
+        let sip_call_id = call.object_leg(side).sip_call_id.clone();
+        let reason = Some("SIP;cause=200;text=\"transferred\"").filter(|_| !left.over);
+        self.ledger.leg_over(call, &sip_call_id, by, reason, now);
         self.tell(&mut left, 200);
-        if let Some(id) = left
-            .dialog
-            .as_ref()
-            .map(|dialog| dialog.call_id().to_owned())
-        {
-            let reason = Some("SIP;cause=200;text=\"transferred\"");
-            self.ledger.leg_over(call, &id, EndedBy::Us, reason, now);
-        }
         self.depart(call, left, now);
         call.negotiation = newcomer.negotiation;
         call.branches.extend(newcomer.branches);
         let ends = call.object_leg(side);
         ends.state = CallState::Ended;
         call.shown[side as usize] = transfer.leg;
+        let sip_call_id = call.object_leg(side).sip_call_id.clone();
         if let Some((other, there)) = newcomer.from_call {
+            let id = self.ledger.take_over(other, call.key, &sip_call_id);
+            if let Some(id) = id {
+                call.object_leg(side).id = id;
+            }
             self.give_away(other, there, now);
         }
+        self.ledger.transfer_ended(call, &sip_call_id, 200);
         change_party(call, side, newcomer.uri, now);
         let owed = Box::new(Owed {
             side,
@@ -148,6 +154,7 @@ impl B2bua {
     /// Media is re-pointed: whoever waits is answered, the transferor is told and let go.
     pub(in crate::b2bua) fn transferred(&mut self, call: &mut Call, owed: Owed, now: &Moment) {
         let side = owed.side;
+        let acknowledged = matches!(owed.newcomer, Owes::Ack { .. });
         match owed.newcomer {
             Owes::Ack { client, sequence } => {
                 self.acknowledge_own(call, side, client, sequence, now);
@@ -164,8 +171,10 @@ impl B2bua {
         if let Some(other) = owed.from_call {
             self.end_consultation(other, now);
         }
-        let id = call.object_leg(side).sip_call_id.clone();
-        self.ledger.acknowledged(call, &id, now);
+        if acknowledged {
+            let id = call.object_leg(side).sip_call_id.clone();
+            self.ledger.acknowledged(call, &id, now);
+        }
         call.object_leg(side).state = CallState::Active;
         self.note_codecs(call);
         self.note_hold(call, now);
@@ -202,7 +211,8 @@ impl B2bua {
         let status = status.max(300);
         let shown = &mut call.object.legs[transfer.leg];
         shown.state = CallState::Failed;
-        self.ledger.transfer_failed(call, status);
+        let sip_call_id = shown.sip_call_id.clone();
+        self.ledger.transfer_ended(call, &sip_call_id, status);
         self.publish_call(EventKind::CallTransferFailed, call, now);
         self.tell(call.leg_mut(transfer.leaving), status);
         self.tell_subscribers(call, now);
@@ -223,6 +233,8 @@ impl B2bua {
             return;
         };
         call.object.legs[transfer.leg].state = CallState::Failed;
+        let sip_call_id = call.object.legs[transfer.leg].sip_call_id.clone();
+        self.ledger.transfer_ended(call, &sip_call_id, 487);
         self.publish_call(EventKind::CallTransferFailed, call, now);
         self.tell(call.leg_mut(transfer.leaving), 487);
         self.tell_subscribers(call, now);
@@ -251,6 +263,15 @@ impl B2bua {
         };
         if newcomer.from_call.is_none() {
             self.dialogs.remove(&dialog.id());
+        }
+        let sip_call_id = dialog.call_id().to_owned();
+        match newcomer.owes {
+            Owes::Ack { .. } if newcomer.from_call.is_some() => {}
+            Owes::Ack { .. } => {
+                let us = EndedBy::Us;
+                self.ledger.leg_over(call, &sip_call_id, us, None, now);
+            }
+            Owes::Answer { .. } => self.ledger.told_joining(call, &sip_call_id, status, now),
         }
         let target = newcomer.leg.target();
         let Some(dialog) = &mut newcomer.leg.dialog else {

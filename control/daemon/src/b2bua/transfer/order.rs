@@ -51,7 +51,7 @@ impl B2bua {
                     let why = "target: not the id of another live call".to_owned();
                     return Err(ActionError::Invalid(why));
                 };
-                let leg = self.announce_transfer(call, now);
+                let leg = self.announce_transfer(call, &order.target, now);
                 let begun = self.consult(call, leaving, other, Side::Caller, now);
                 self.transfer_begun(call, leaving, leg, begun, now);
             }

@@ -3,7 +3,7 @@
 use trunkline_link::message::Side;
 use trunkline_sip::dialog::{Dialog, DialogId};
 use trunkline_sip::message::{Method, Request};
-use trunkline_sip::transaction::{Path, ServerTx};
+use trunkline_sip::transaction::{FlowId, Path, ServerTx};
 
 use super::super::end::bye;
 use super::super::{B2bua, headers, session};
@@ -130,13 +130,22 @@ impl B2bua {
         now: &Moment,
     ) {
         self.own_server(call, tx);
-        let leg = self.announce_transfer(call, now);
+        let leg = self.announce_transfer(call, &newcomer.uri, now);
         let shown = &mut call.object.legs[leg];
         if let Some(dialog) = &newcomer.leg.dialog {
             dialog.call_id().clone_into(&mut shown.sip_call_id);
         }
         let transport = newcomer.leg.transport.param_name();
         shown.peer = format!("{transport}:{}", newcomer.leg.remote);
+        if let Owes::Answer { request, .. } = &newcomer.owes {
+            let path = Path {
+                transport: newcomer.leg.transport,
+                flow: newcomer.leg.flow.unwrap_or(FlowId(0)),
+                local: newcomer.leg.local,
+                source: newcomer.leg.remote,
+            };
+            self.ledger.joined(call, leg, request, path, now);
+        }
         call.transfer = Some(Transfer {
             leaving: side,
             leg,
@@ -161,6 +170,8 @@ impl B2bua {
             response.set_body("application/sdp", sdp);
         }
         session::confirm(call.leg_mut(side), request, &mut response, now);
+        let sip_call_id = request.headers.call_id().unwrap_or_default();
+        self.ledger.told_joining(call, &sip_call_id, 200, now);
         self.respond(server, response, now);
     }
 
@@ -243,6 +254,13 @@ impl B2bua {
             return false;
         }
         leg.acknowledged = true;
+        let sip_call_id = leg
+            .dialog
+            .as_ref()
+            .map(|dialog| dialog.call_id().to_owned());
+        self.ledger
+            .acknowledged(call, &sip_call_id.unwrap_or_default(), now);
+        let leg = call.leg_mut(side);
         if std::mem::take(&mut leg.bye_waits) {
             let reason = leg.bye_reason.take();
             if let Some((request, target)) = bye(leg, reason) {

@@ -23,9 +23,7 @@ impl B2bua {
         referral: Referral,
         now: &Moment,
     ) {
-        let leg = self.announce_transfer(call, now);
-        let target = referral.target.to_string();
-        self.ledger.transfer_started(call, &target, now);
+        let leg = self.announce_transfer(call, &referral.target.to_string(), now);
         let met = referral
             .replaces
             .as_ref()
@@ -60,7 +58,13 @@ impl B2bua {
     }
 
     /// Shows the newcomer's leg, and says that a transfer began.
-    pub(super) fn announce_transfer(&mut self, call: &mut Call, now: &Moment) -> usize {
+    pub(super) fn announce_transfer(
+        &mut self,
+        call: &mut Call,
+        target: &str,
+        now: &Moment,
+    ) -> usize {
+        self.ledger.transfer_started(call, target, now);
         call.object.legs.push(object::Leg {
             id: object::new_id(),
             role: Role::Transfer,
@@ -202,7 +206,7 @@ impl B2bua {
                 .unwrap_or_default(),
         };
         if let (Some(parent), Ok(id)) = (parent, response.headers.call_id()) {
-            self.ledger.handed_over(child.key, parent, &id);
+            self.ledger.take_over(child.key, parent, &id);
         }
         self.report(child, News::Answered(Box::new(newcomer)));
         child.phase = Phase::Ending;

@@ -14,6 +14,7 @@ pub mod capture;
 pub mod flood;
 pub mod g711;
 pub mod parts;
+pub mod party;
 pub mod pcap;
 pub mod ports;
 pub mod process;

@@ -57,16 +57,27 @@ fn parse_frame(time_us: u64, frame: &[u8]) -> Option<RtpPacket> {
     }
     let udp = ip.get(4 * usize::from(ip[0] & 15)..)?;
     let length = usize::from(u16::from_be_bytes([*udp.get(4)?, *udp.get(5)?]));
-    let rtp = udp.get(8..length)?;
+    let short = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
+    Some(RtpPacket {
+        time_us,
+        source_port: short(udp),
+        destination_port: short(&udp[2..]),
+        ..parse_rtp(udp.get(8..length)?)?
+    })
+}
+
+/// A datagram of RTP; times and ports are 0.
+#[must_use]
+pub fn parse_rtp(rtp: &[u8]) -> Option<RtpPacket> {
     if rtp.len() < 12 || rtp[0] != 0x80 {
         return None;
     }
     let short = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
     let long = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     Some(RtpPacket {
-        time_us,
-        source_port: short(udp),
-        destination_port: short(&udp[2..]),
+        time_us: 0,
+        source_port: 0,
+        destination_port: 0,
         payload_type: rtp[1] & 0x7f,
         sequence: short(&rtp[2..]),
         timestamp: long(&rtp[4..]),
@@ -101,6 +112,17 @@ pub fn write(path: &Path, packets: &[RtpPacket]) {
     std::fs::write(path, bytes).expect("a writable file");
 }
 
+/// A packet as a datagram.
+#[must_use]
+pub fn rtp_bytes(packet: &RtpPacket) -> Vec<u8> {
+    let mut bytes = vec![0x80, packet.payload_type];
+    bytes.extend_from_slice(&packet.sequence.to_be_bytes());
+    bytes.extend_from_slice(&packet.timestamp.to_be_bytes());
+    bytes.extend_from_slice(&packet.ssrc.to_be_bytes());
+    bytes.extend_from_slice(&packet.payload);
+    bytes
+}
+
 fn frame(packet: &RtpPacket) -> Vec<u8> {
     let rtp_length = u16::try_from(12 + packet.payload.len()).expect("a short payload");
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
@@ -109,11 +131,8 @@ fn frame(packet: &RtpPacket) -> Vec<u8> {
     frame.extend_from_slice(&packet.source_port.to_be_bytes());
     frame.extend_from_slice(&packet.destination_port.to_be_bytes());
     frame.extend_from_slice(&(8 + rtp_length).to_be_bytes());
-    frame.extend_from_slice(&[0, 0, 0x80, packet.payload_type]);
-    frame.extend_from_slice(&packet.sequence.to_be_bytes());
-    frame.extend_from_slice(&packet.timestamp.to_be_bytes());
-    frame.extend_from_slice(&packet.ssrc.to_be_bytes());
-    frame.extend_from_slice(&packet.payload);
+    frame.extend_from_slice(&[0, 0]);
+    frame.extend_from_slice(&rtp_bytes(packet));
     frame
 }
 

@@ -197,12 +197,19 @@ impl Scenario {
 
     /// Sends BYE as the callee, from what the INVITE said (see [`Scenario::expect_invite`]).
     #[must_use]
-    pub fn bye_as_callee(mut self) -> Self {
+    pub fn bye_as_callee(self) -> Self {
+        self.request_as_callee("BYE", 1, "")
+    }
+
+    /// Sends a request as the callee; `headers` are whole lines.
+    #[must_use]
+    pub fn request_as_callee(mut self, method: &str, cseq: u32, headers: &str) -> Self {
         let user = self.user.clone();
         let message = format!(
-            "BYE [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
-             From:[$2];tag=[pid]s[call_number]\nTo:[$1]\nCall-ID: [call_id]\nCSeq: 1 BYE\n\
-             Contact: <sip:{user}@[local_ip]:[local_port]>\n{ROUTES}Max-Forwards: 70\nContent-Length: 0\n\n"
+            "{method} [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
+             From:[$2];tag=[pid]s[call_number]\nTo:[$1]\nCall-ID: [call_id]\nCSeq: {cseq} {method}\n\
+             Contact: <sip:{user}@[local_ip]:[local_port]>\n{ROUTES}{headers}Max-Forwards: 70\n\
+             Content-Length: 0\n\n"
         );
         self.send(&message, true);
         self

@@ -18,12 +18,49 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// What was asked of the disk, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskCall {
+    /// A segment of this worker was created, durably.
+    Create {
+        /// Its number.
+        number: u32,
+        /// The worker.
+        worker: u16,
+    },
+    /// Bytes were written.
+    Write {
+        /// Segment.
+        number: u32,
+        /// Where.
+        offset: usize,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// What was written to a segment before is durable.
+    Sync {
+        /// Segment.
+        number: u32,
+    },
+    /// A segment was cut or extended to this length; not durable by itself.
+    Length {
+        /// Segment.
+        number: u32,
+        /// Bytes.
+        length: usize,
+    },
+}
+
+/// Bytes that a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<u32, Content>,
     faults: Faults,
     writes: u64,
     syncs: u64,
+    calls: Vec<DiskCall>,
 }
 
 /// What goes wrong from now on.
@@ -80,6 +117,76 @@ impl SimDisk {
         }
     }
 
+    /// Everything that was asked of the disk so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<DiskCall> {
+        self.lock().calls.clone()
+    }
+
+    /// The disk as a power cut leaves it after these calls: what was synced is there; of what was not,
+    /// each write is there or not, in any order, or torn into sectors of 512 bytes. `pick(n)` chooses
+    /// from 0 to n - 1.
+    #[must_use]
+    pub fn after_power_cut(calls: &[DiskCall], pick: &mut dyn FnMut(usize) -> usize) -> Self {
+        let disk = Self::new();
+        let mut pending: BTreeMap<u32, Vec<&DiskCall>> = BTreeMap::new();
+        for call in calls {
+            match call {
+                DiskCall::Create { number, worker } => {
+                    disk.lock().files.entry(*number).or_default().worker = *worker;
+                }
+                DiskCall::Sync { number } => {
+                    for done in pending.remove(number).unwrap_or_default() {
+                        disk.apply(done, &mut |_| true);
+                    }
+                }
+                DiskCall::Write { number, .. } | DiskCall::Length { number, .. } => {
+                    pending.entry(*number).or_default().push(call);
+                }
+            }
+        }
+        for (_, mut unsynced) in pending {
+            while !unsynced.is_empty() {
+                let call = unsynced.swap_remove(pick(unsynced.len()));
+                match pick(3) {
+                    0 => {}
+                    1 => disk.apply(call, &mut |_| true),
+                    _ => disk.apply(call, &mut |_| pick(2) == 0),
+                }
+            }
+        }
+        disk
+    }
+
+    /// Does what was asked, for the sectors that `reached` names.
+    fn apply(&self, call: &DiskCall, reached: &mut dyn FnMut(usize) -> bool) {
+        let mut state = self.lock();
+        match call {
+            DiskCall::Write {
+                number,
+                offset,
+                bytes,
+            } => {
+                let content = &mut state.files.entry(*number).or_default().bytes;
+                for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+                    if !reached(index) {
+                        continue;
+                    }
+                    let at = offset + index * SECTOR;
+                    if content.len() < at + sector.len() {
+                        content.resize(at + sector.len(), 0);
+                    }
+                    content[at..at + sector.len()].copy_from_slice(sector);
+                }
+            }
+            DiskCall::Length { number, length } => {
+                let content = &mut state.files.entry(*number).or_default().bytes;
+                content.resize(*length, 0);
+            }
+            DiskCall::Create { .. } | DiskCall::Sync { .. } => {}
+        }
+    }
+
     /// Bytes of a segment, by number.
     #[must_use]
     pub fn bytes(&self, number: u32) -> Option<Vec<u8>> {
@@ -124,6 +231,7 @@ impl SegmentStore for SimDisk {
             return Err(io::Error::from_raw_os_error(nix::libc::ENOSPC));
         }
         let number = state.files.keys().next_back().map_or(1, |last| last + 1);
+        state.calls.push(DiskCall::Create { number, worker });
         state.files.insert(
             number,
             Content {
@@ -183,6 +291,11 @@ impl SegmentFile for SimFile {
             content.bytes.resize(start + count, 0);
         }
         content.bytes[start..start + count].copy_from_slice(&bytes[..count]);
+        state.calls.push(DiskCall::Write {
+            number: self.number,
+            offset: start,
+            bytes: bytes[..count].to_vec(),
+        });
         Ok(count)
     }
 
@@ -194,6 +307,8 @@ impl SegmentFile for SimFile {
         }
         let content = state.files.entry(self.number).or_default();
         content.synced.clone_from(&content.bytes);
+        let number = self.number;
+        state.calls.push(DiskCall::Sync { number });
         Ok(())
     }
 
@@ -223,6 +338,8 @@ impl SegmentFile for SimFile {
         let content = state.files.entry(self.number).or_default();
         content.bytes.resize(length as usize, 0);
         content.reserved = 0;
+        let (number, length) = (self.number, length as usize);
+        state.calls.push(DiskCall::Length { number, length });
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! The recorder on a disk that misbehaves, in virtual time.
 
+mod crash;
+
 use std::path::Path;
 
 use trunkline_link::counters::Counters;

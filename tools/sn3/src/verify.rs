@@ -116,8 +116,9 @@ impl Checked {
     }
 }
 
+/// A pipe is read only once: archives have to be files.
 fn is_evidence(file: &Path) -> bool {
-    Bytes::open(file).is_ok_and(|bytes| evidence::looks_like_evidence(&bytes))
+    file.is_file() && Bytes::open(file).is_ok_and(|bytes| evidence::looks_like_evidence(&bytes))
 }
 
 fn describe_evidence(report: &EvidenceReport) -> String {

@@ -116,7 +116,6 @@ impl Checked {
     }
 }
 
-/// A pipe is read only once: archives have to be files.
 fn is_evidence(file: &Path) -> bool {
     // A pipe can be read once only, and what it holds is looked at by whoever reads it.
     file.is_file() && Bytes::open(file).is_ok_and(|bytes| evidence::looks_like_evidence(&bytes))

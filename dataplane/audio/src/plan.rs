@@ -13,8 +13,11 @@ use trunkline_sn3::Capture;
 /// Rates that may be asked for.
 const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=192_000;
 const RATE_WITHOUT_SOUND_HZ: u32 = 8_000;
-/// A classic blob's first sound may lie this far before its time 0 through jitter alone, ns.
+/// A call's first sound may lie this far before its answer through jitter alone, ns.
 const EARLY_START_MAX_NS: i64 = 60_000_000;
+/// The same of a classic blob's time 0: a sender of speech may begin with a burst that fills the far
+/// end's buffer.
+const BURST_START_MAX_NS: i64 = 500_000_000;
 /// Concealment and codec delay that may reach back from a packet, ns.
 const REACH_NS: i64 = 400_000_000;
 
@@ -123,7 +126,11 @@ impl Plan {
         let mut found = scan(capture, &assumptions.runs);
         let facts = capture.facts();
         let answered = facts.answered_ns();
-        pull_in_first_sounds(&mut found.runs, answered.unwrap_or(0));
+        let early_max_ns = match answered {
+            Some(_) => EARLY_START_MAX_NS,
+            None => BURST_START_MAX_NS,
+        };
+        pull_in_first_sounds(&mut found.runs, answered.unwrap_or(0), early_max_ns);
         let begin_ns = start_of(&found.runs, answered.unwrap_or(0), options.early);
         let ended = facts.ended_ns().map(clamp_ns);
         let end_ns = ended.unwrap_or_else(|| end_of(&found.runs)).max(begin_ns);
@@ -359,7 +366,7 @@ fn clamp_ns(ns: u64) -> i64 {
 /// A first sound that came after the beginning (the answer, else the capture's time 0) but that
 /// jitter puts a little before it belongs at the beginning: nothing of it is to be lost. Many
 /// senders start with two packets at once, so this is the rule rather than the exception.
-fn pull_in_first_sounds(runs: &mut [RunScan], begin_ns: i64) {
+fn pull_in_first_sounds(runs: &mut [RunScan], begin_ns: i64, early_max_ns: i64) {
     for side in 0..2 {
         let first = runs
             .iter_mut()
@@ -368,7 +375,7 @@ fn pull_in_first_sounds(runs: &mut [RunScan], begin_ns: i64) {
             .min_by_key(|(_, segment)| segment.span_ns().0);
         if let Some((arrived_ns, segment)) = first {
             let early = segment.span_ns().0.saturating_sub(begin_ns);
-            if arrived_ns >= begin_ns && (-EARLY_START_MAX_NS..0).contains(&early) {
+            if arrived_ns >= begin_ns && (-early_max_ns..0).contains(&early) {
                 segment.delay = segment.delay.shifted(-early);
             }
         }

@@ -11,6 +11,8 @@ use trunkline_sn3::Capture;
 
 /// Samples of each channel handed over at once, at most.
 const CHUNK: usize = 8_192;
+/// A silence of all sides after which the tracks are brought up first, ns.
+const SILENCE_NS: i64 = 5_000_000_000;
 /// Level of audible telephone events, dBm0.
 const TONE_DBM0: f32 = -12.0;
 
@@ -62,13 +64,6 @@ pub fn render_with_gaps(
         let Some(run) = plan.runs.get(routed.run) else {
             continue;
         };
-        let index = match players.iter().position(|(index, _)| *index == routed.run) {
-            Some(index) => index,
-            None => {
-                players.push((routed.run, Player::new(run.clone(), routed.run as u64)));
-                players.len() - 1
-            }
-        };
         let packet = Packet {
             sequence: routed.sequence,
             ticks: routed.ticks,
@@ -76,8 +71,21 @@ pub fn render_with_gaps(
             content,
             payload: frame.payload,
         };
-        players[index].1.push(packet, &mut stage);
         now_ns = now_ns.max(routed.wall_ns);
+        if next_flush_ns != i64::MIN && now_ns >= next_flush_ns.saturating_add(SILENCE_NS) {
+            // What follows a silence of all has to find the tracks' windows moved on.
+            let horizon = to_samples(now_ns - plan.start_ns - plan.lag_ns, plan.rate_hz);
+            advance(&mut players, now_ns, horizon, &mut stage);
+            output.flush(horizon, &mut stage, sink)?;
+        }
+        let index = match players.iter().position(|(index, _)| *index == routed.run) {
+            Some(index) => index,
+            None => {
+                players.push((routed.run, Player::new(run.clone(), routed.run as u64)));
+                players.len() - 1
+            }
+        };
+        players[index].1.push(packet, &mut stage);
         if now_ns >= next_flush_ns {
             next_flush_ns = now_ns.saturating_add(step_ns);
             let horizon = to_samples(now_ns - plan.start_ns - plan.lag_ns, plan.rate_hz);

@@ -397,3 +397,24 @@ fn a_call_too_long_for_a_wav_is_told_before_anything_is_written() {
         .is_ok()
     );
 }
+
+#[test]
+fn facts_that_cannot_be_read_are_a_damage_with_its_place() {
+    let whole = Call::new(0, 2_000 * MS, pcmu(0, &speech(8_000, 2.0, 0), 0)).bytes();
+    let open = |bytes: &[u8]| {
+        let path = std::path::Path::new("call.sn3");
+        trunkline_sn3::Capture::from_bytes(bytes.to_vec(), path).expect("a capture")
+    };
+    assert!(open(&whole).damages().is_empty());
+    let json = whole
+        .windows(2)
+        .position(|two| two == b"{\"")
+        .expect("facts");
+    let mut bytes = whole;
+    bytes[json] ^= 0x04;
+    let capture = open(&bytes);
+    let [damage] = capture.damages() else {
+        panic!("one damage: {:?}", capture.damages())
+    };
+    assert!((1..=64).contains(&(json as u64 - damage.offset)));
+}

@@ -157,3 +157,33 @@ fn noise_in_the_first_arrival_cuts_nothing_off() {
     let sound = render(blob(packets));
     assert_eq!(sound.left, through_mu_law(&spoken));
 }
+
+#[test]
+fn a_burst_that_fills_the_far_ends_buffer_keeps_its_beginning_and_its_place() {
+    let spoken = speech(8_000, 5.0, 0);
+    for count in [5, 15] {
+        let mut sent = pcmu(0, &spoken, 0);
+        for (index, packet) in (0_u64..).zip(&mut sent) {
+            packet.wall_ns = index.saturating_sub(count) * 20 * MS;
+        }
+        assert_eq!(render(blob(sent)).left, through_mu_law(&spoken));
+    }
+}
+
+#[test]
+fn what_follows_a_silence_of_all_is_heard_from_its_first_sample() {
+    let (caller, callee) = (speech(8_000, 4.0, 0), speech(8_000, 4.0, 1));
+    let hold_ns = 2_400_000 * MS;
+    let mut packets = pcmu(0, &caller, 0);
+    packets.extend(pcmu(1, &callee, 0));
+    for packet in packets.iter_mut().filter(|one| one.wall_ns >= 2_000 * MS) {
+        packet.wall_ns += hold_ns;
+    }
+    let sound = render(blob(packets));
+    let resumed = 2_402 * 8_000;
+    for (heard, spoken) in [(&sound.left, &caller), (&sound.right, &callee)] {
+        assert_eq!(heard[..16_000], through_mu_law(&spoken[..16_000]));
+        assert_eq!(peak(&heard[16_000..resumed]), 0);
+        assert_eq!(heard[resumed..], through_mu_law(&spoken[16_000..]));
+    }
+}

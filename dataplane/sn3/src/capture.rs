@@ -19,6 +19,8 @@ use crate::recording::{RecordingReader, StoredFrames};
 
 /// The longest time from a call's answer to the start of a recording of it: seven days.
 const ANSWER_AGE_NS_MAX: i64 = 7 * 86_400 * 1_000_000_000;
+/// Facts that cannot be understood and are told of.
+const UNREADABLE_MAX: usize = 64;
 
 /// Where frames came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,8 +163,8 @@ pub struct CaptureFacts {
 }
 
 impl CaptureFacts {
-    /// Takes a frame into account.
-    fn note(&mut self, frame: &Frame<'_>) {
+    /// Takes a frame into account; what it should say, where it cannot be understood.
+    fn note(&mut self, frame: &Frame<'_>) -> Result<(), &'static str> {
         let at = frame.wall_ns;
         match frame.kind {
             FrameKind::Rtp => {
@@ -171,20 +173,22 @@ impl CaptureFacts {
                 self.audio_frames[usize::from(frame.side & 1)] += 1;
             }
             FrameKind::CallOpen if self.open.is_none() => {
-                self.open = serde_json::from_slice(&frame.payload).ok();
+                let open = serde_json::from_slice(&frame.payload);
+                self.open = Some(open.map_err(|_| "what the call began as is not readable")?);
             }
             FrameKind::CallChange => {
-                if let Ok(change) = serde_json::from_slice(&frame.payload) {
-                    self.changes.push((at, change));
-                }
+                let change = serde_json::from_slice(&frame.payload);
+                let change = change.map_err(|_| "a change of the call is not readable")?;
+                self.changes.push((at, change));
             }
             FrameKind::CallClose => {
-                if let Ok(close) = serde_json::from_slice(&frame.payload) {
-                    self.close = Some((at, close));
-                }
+                let close = serde_json::from_slice(&frame.payload);
+                let close = close.map_err(|_| "how the call ended is not readable")?;
+                self.close = Some((at, close));
             }
             FrameKind::Clock if self.clock.is_none() => {
-                self.clock = ClockTriple::decode(&frame.payload).map(|clock| (at, clock));
+                let clock = ClockTriple::decode(&frame.payload);
+                self.clock = Some((at, clock.ok_or("the clocks are not readable")?));
             }
             FrameKind::Pause => {
                 let by = PauseRecord::decode(&frame.payload).by;
@@ -206,6 +210,7 @@ impl CaptureFacts {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// CLOCK_MONOTONIC ns of `wall_ns` 0.
@@ -424,7 +429,7 @@ impl Capture {
             },
             damages,
         }
-        .gather()
+        .gather(Path::new(""))
     }
 
     pub(crate) fn over_blob(bytes: Bytes, path: &Path) -> Result<Self, CaptureError> {
@@ -458,16 +463,42 @@ impl Capture {
             facts,
             damages,
         }
-        .gather())
+        .gather(path))
     }
 
-    fn gather(mut self) -> Self {
+    fn gather(mut self, path: &Path) -> Self {
         let mut facts = std::mem::take(&mut self.facts);
+        let mut unreadable = Vec::new();
         for frame in self.frames() {
-            facts.note(&frame);
+            if let Err(what) = facts.note(&frame)
+                && unreadable.len() < UNREADABLE_MAX
+            {
+                unreadable.push((frame.offset, frame.payload.len() as u64, what));
+            }
         }
         self.facts = facts;
+        self.note_unreadable(unreadable, path);
         self
+    }
+
+    /// Facts of an exported call that cannot be understood are damages; segments have checksums, and a
+    /// later version may say things in its own way.
+    fn note_unreadable(&mut self, unreadable: Vec<(u64, u64, &'static str)>, path: &Path) {
+        let Source::Blob(_) = self.source else {
+            return;
+        };
+        if self.format != CaptureFormat::Exported {
+            return;
+        }
+        for (offset, length, what) in unreadable {
+            self.damages.push(Damage {
+                path: path.to_path_buf(),
+                offset,
+                length,
+                what: what.to_owned(),
+            });
+        }
+        self.damages.sort_by_key(|damage| damage.offset);
     }
 
     /// Where the frames come from.

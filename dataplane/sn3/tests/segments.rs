@@ -545,7 +545,9 @@ proptest! {
         let mut blob = Vec::new();
         capture.export(&mut blob).expect("written");
         let again = Capture::from_bytes(blob, Path::new("call.sn3")).expect("a blob");
-        prop_assert!(again.damages().is_empty(), "{:?}", again.damages());
+        // Any bytes pass; those that stand where facts are expected are told of.
+        let whole = |damage: &trunkline_sn3::Damage| damage.what.ends_with("not readable");
+        prop_assert!(again.damages().iter().all(whole), "{:?}", again.damages());
         prop_assert_eq!(&read_items(&again), &items);
     }
 }

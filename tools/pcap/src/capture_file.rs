@@ -4,6 +4,12 @@
 const FRAME_MAX: usize = 256 * 1024;
 /// Longest pcapng block that is believed.
 const BLOCK_MAX: usize = 16 * 1024 * 1024;
+/// Records that must follow each other before a place behind a damage is believed.
+const CHAIN: usize = 3;
+/// How far behind a damage the next record is looked for, bytes.
+const SEARCH_MAX: usize = 64 * 1024 * 1024;
+/// How far from the last good record's time the next one is believed, s.
+const APART_MAX_S: u32 = 24 * 3600;
 /// Interfaces of one file that are remembered.
 const INTERFACES_MAX: usize = 4_096;
 
@@ -46,6 +52,10 @@ pub struct CaptureFile<'a> {
     classic: Option<Interface>,
     interfaces: Vec<Interface>,
     damage: Option<(u64, &'static str)>,
+    /// Frames of which only a part was captured: the first one's place, how many.
+    shortened: Option<(u64, u64)>,
+    /// Seconds of the last good record (pcap).
+    last_seconds: Option<u32>,
 }
 
 impl<'a> CaptureFile<'a> {
@@ -58,6 +68,8 @@ impl<'a> CaptureFile<'a> {
             classic: None,
             interfaces: Vec::new(),
             damage: None,
+            shortened: None,
+            last_seconds: None,
         };
         let magic = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
         if magic == SECTION_HEADER {
@@ -82,9 +94,16 @@ impl<'a> CaptureFile<'a> {
         Some(file)
     }
 
-    /// Where reading stopped before the end of the file, and why.
+    /// The first place that could not be read, and why. Reading goes on behind it where records
+    /// are found again.
     pub fn damage(&self) -> Option<(u64, &'static str)> {
         self.damage
+    }
+
+    /// Frames that are longer than what was captured of them (a capture's snap length): the place of
+    /// the first, and how many.
+    pub fn shortened(&self) -> Option<(u64, u64)> {
+        self.shortened
     }
 
     fn u32_at(&self, at: usize) -> Option<u32> {
@@ -105,35 +124,115 @@ impl<'a> CaptureFile<'a> {
         })
     }
 
-    fn stop(&mut self, what: &'static str) -> Option<Record<'a>> {
-        self.damage = Some((self.at as u64, what));
-        self.at = self.bytes.len();
-        None
+    /// Notes a damage and goes to the next place that looks like records; false when there is none.
+    fn skip(&mut self, what: &'static str) -> bool {
+        self.damage.get_or_insert((self.at as u64, what));
+        let from = self.at + 1;
+        let until = self.bytes.len().min(from.saturating_add(SEARCH_MAX));
+        let found = (from..until).find(|&at| match self.classic {
+            Some(interface) => self.chains(at, interface),
+            None => self.blocks(at),
+        });
+        self.at = found.unwrap_or(self.bytes.len());
+        found.is_some()
+    }
+
+    /// The length and the seconds of a pcap record whose header can be believed.
+    fn believable(&self, at: usize, interface: Interface) -> Option<(usize, u32)> {
+        let seconds = self.u32_at(at)?;
+        let fraction = u64::from(self.u32_at(at + 4)?) * interface.numerator;
+        let (length, whole) = (self.u32_at(at + 8)?, self.u32_at(at + 12)?);
+        let near = self
+            .last_seconds
+            .is_none_or(|last| seconds.abs_diff(last) <= APART_MAX_S);
+        let sound = near
+            && fraction < 1_000_000_000
+            && length > 0
+            && length <= whole
+            && (whole as usize) <= FRAME_MAX;
+        sound.then_some((length as usize, seconds))
+    }
+
+    /// Whether believable records follow each other from here, to the end at least.
+    fn chains(&self, mut at: usize, interface: Interface) -> bool {
+        for count in 0..CHAIN {
+            if at == self.bytes.len() {
+                return count > 0;
+            }
+            match self.believable(at, interface) {
+                Some((length, _)) if at + 16 + length <= self.bytes.len() => at += 16 + length,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether a block of a kind that holds packets or describes them stands here.
+    fn blocks(&self, at: usize) -> bool {
+        let known = [SECTION_HEADER, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET];
+        let Some(kind) = self.u32_at(at).filter(|kind| known.contains(kind)) else {
+            return false;
+        };
+        kind == SECTION_HEADER || self.block_length(at).is_ok()
+    }
+
+    /// The length of the block, which it says at both its ends.
+    fn block_length(&self, at: usize) -> Result<usize, &'static str> {
+        let Some(length) = self.u32_at(at + 4) else {
+            return Err("block header is cut");
+        };
+        let length = length as usize;
+        if !(12..=BLOCK_MAX).contains(&length) || !length.is_multiple_of(4) {
+            return Err("impossible block length");
+        }
+        if self.bytes.len() - at < length {
+            return Err("block is cut");
+        }
+        match self.u32_at(at + length - 4) {
+            Some(again) if again as usize == length => Ok(length),
+            _ => Err("the block's two lengths differ"),
+        }
     }
 
     fn next_classic(&mut self, interface: Interface) -> Option<Record<'a>> {
-        let at = self.at;
-        let header = (|| {
-            let seconds = self.u32_at(at)?;
-            Some((seconds, self.u32_at(at + 4)?, self.u32_at(at + 8)?))
-        })();
-        let Some((seconds, ticks, length)) = header else {
-            return self.stop("record header is cut");
-        };
-        let length = length as usize;
-        if length > FRAME_MAX {
-            return self.stop("impossible record length");
+        loop {
+            let at = self.at;
+            let header = (|| {
+                let seconds = self.u32_at(at)?;
+                let ticks = self.u32_at(at + 4)?;
+                Some((seconds, ticks, self.u32_at(at + 8)?, self.u32_at(at + 12)?))
+            })();
+            let what = match header {
+                None if at >= self.bytes.len() => return None,
+                None => "record header is cut",
+                Some((.., length, _)) if length as usize > FRAME_MAX => "impossible record length",
+                Some((seconds, ticks, length, whole)) => {
+                    let end = at + 16 + length as usize;
+                    if let Some(bytes) = self.bytes.get(at + 16..end) {
+                        self.at = end;
+                        self.last_seconds = Some(seconds);
+                        if length < whole {
+                            self.note_shortened(at);
+                        }
+                        let fraction = u64::from(ticks) * interface.numerator;
+                        return Some(Record {
+                            utc_ns: u64::from(seconds) * 1_000_000_000 + fraction,
+                            link_type: interface.link_type,
+                            bytes,
+                        });
+                    }
+                    "record is cut"
+                }
+            };
+            if !self.skip(what) {
+                return None;
+            }
         }
-        let Some(bytes) = self.bytes.get(at + 16..at + 16 + length) else {
-            return self.stop("record is cut");
-        };
-        self.at = at + 16 + length;
-        let fraction = u64::from(ticks) * interface.numerator;
-        Some(Record {
-            utc_ns: u64::from(seconds) * 1_000_000_000 + fraction,
-            link_type: interface.link_type,
-            bytes,
-        })
+    }
+
+    fn note_shortened(&mut self, at: usize) {
+        let (_, count) = self.shortened.get_or_insert((at as u64, 0));
+        *count += 1;
     }
 
     /// Reads blocks up to the next packet.
@@ -145,20 +244,21 @@ impl<'a> CaptureFile<'a> {
                 match self.u32_at(at + 8) {
                     Some(BYTE_ORDER) => {}
                     Some(order) if order.swap_bytes() == BYTE_ORDER => self.big_endian = true,
-                    _ => return self.stop("section without byte order"),
+                    _ => {
+                        self.skip("section without byte order");
+                        continue;
+                    }
                 }
                 self.interfaces.clear();
             }
-            let (Some(kind), Some(length)) = (self.u32_at(at), self.u32_at(at + 4)) else {
-                return self.stop("block header is cut");
+            let length = match self.block_length(at) {
+                Ok(length) => length,
+                Err(what) => {
+                    self.skip(what);
+                    continue;
+                }
             };
-            let length = length as usize;
-            if !(12..=BLOCK_MAX).contains(&length) || !length.is_multiple_of(4) {
-                return self.stop("impossible block length");
-            }
-            if self.bytes.len() - at < length {
-                return self.stop("block is cut");
-            }
+            let kind = self.u32_at(at)?;
             let end = at + length - 4;
             let record = match kind {
                 INTERFACE => {
@@ -170,6 +270,9 @@ impl<'a> CaptureFile<'a> {
                 _ => None,
             };
             self.at = at + length;
+            if kind == ENHANCED_PACKET && self.u32_at(at + 20) < self.u32_at(at + 24) {
+                self.note_shortened(at);
+            }
             if record.is_some() {
                 return record;
             }

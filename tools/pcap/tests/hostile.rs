@@ -228,3 +228,42 @@ fn mutated_signalling_is_survived_alone_and_in_a_stream() {
         assert!(calls.list.len() <= 8);
     }
 }
+
+#[test]
+fn reading_goes_on_behind_a_damage_that_is_named() {
+    let frames: Vec<Vec<u8>> = frames(b"hello", false, false, false)
+        .into_iter()
+        .cycle()
+        .take(30)
+        .collect();
+    for (file, word, header) in [(pcap(&frames), 8, 16), (pcapng(&frames), 4, 28)] {
+        let starts: Vec<usize> = CaptureFile::new(&file)
+            .unwrap()
+            .map(|record| record.bytes.as_ptr() as usize - file.as_ptr() as usize)
+            .collect();
+        let at = starts[10] - header;
+        for length in [u32::MAX, 1 << 30] {
+            let mut bad = file.clone();
+            bad[at + word..at + word + 4].copy_from_slice(&length.to_le_bytes());
+            let mut reader = CaptureFile::new(&bad).unwrap();
+            assert_eq!(reader.by_ref().count(), starts.len() - 1);
+            assert_eq!(reader.damage().map(|(offset, _)| offset), Some(at as u64));
+        }
+        let mut bad = file.clone();
+        bad.splice(at..at, [0xEE; 777]);
+        let mut reader = CaptureFile::new(&bad).unwrap();
+        assert_eq!(reader.by_ref().count(), starts.len());
+        assert_eq!(reader.damage().map(|(offset, _)| offset), Some(at as u64));
+    }
+}
+
+#[test]
+fn frames_that_were_not_captured_whole_are_counted() {
+    let frames = frames(b"hello", false, false, false);
+    let mut file = pcap(&frames);
+    let whole = u32::from_le_bytes(file[36..40].try_into().unwrap());
+    file[36..40].copy_from_slice(&(whole + 100).to_le_bytes());
+    let mut reader = CaptureFile::new(&file).unwrap();
+    assert_eq!(reader.by_ref().count(), frames.len());
+    assert_eq!(reader.shortened(), Some((24, 1)));
+}

@@ -321,6 +321,15 @@ fn damage(bytes: &[u8], path: &Path) -> Outcome {
         return Outcome::Flawed;
     };
     file.by_ref().for_each(drop);
+    if let Some((offset, count)) = file.shortened() {
+        eprintln!(
+            "sn3: {}: {count} frames were not captured whole (snap length), the first at byte {offset}",
+            path.display()
+        );
+        if file.damage().is_none() {
+            return Outcome::Flawed;
+        }
+    }
     match file.damage() {
         Some((offset, what)) => {
             eprintln!("sn3: {}: damaged at byte {offset}: {what}", path.display());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Set to use programs that are built already: the folder they are in.
+/// Set to use programs that are built already: the folder they are in, with `examples` in it.
 pub const FOLDER_VARIABLE: &str = "TRUNKLINE_BIN_DIR";
 
 /// Packages whose programs are needed.
@@ -46,8 +46,10 @@ pub fn folder() -> &'static Path {
 /// It cannot be built.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
-    build(&["--example", name], &["trunkline-control"]);
-    profile_folder().join("examples").join(name)
+    if std::env::var_os(FOLDER_VARIABLE).is_none() {
+        build(&["--example", name], &["trunkline-control"]);
+    }
+    folder().join("examples").join(name)
 }
 
 /// A test runs from TARGET/PROFILE/deps/NAME, so it knows both.

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use trunkline_tests::appliance::Setup;
 use trunkline_tests::ports::free_port;
 use trunkline_tests::process::Process;
@@ -37,7 +39,19 @@ fn proxy(port: u16, appliance: u16, callee: u16) -> String {
     )
 }
 
-fn start_proxy(folder: &Path, port: u16, appliance: u16, callee: u16) -> Process {
+/// Kamailio with its children, which a killed parent would leave behind.
+struct Proxy(Process);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.0.signal(Signal::SIGTERM);
+        if !std::thread::panicking() {
+            self.0.wait(Duration::from_secs(20));
+        }
+    }
+}
+
+fn start_proxy(folder: &Path, port: u16, appliance: u16, callee: u16) -> Proxy {
     let file = folder.join("kamailio.cfg");
     std::fs::write(&file, proxy(port, appliance, callee)).expect("a configuration");
     let log = File::create(folder.join("kamailio.log")).expect("a log");
@@ -47,7 +61,7 @@ fn start_proxy(folder: &Path, port: u16, appliance: u16, callee: u16) -> Process
     command.stdout(log.try_clone().expect("a log")).stderr(log);
     let process = Process::start("kamailio", &mut command);
     wait_until_bound(Transport::Udp, port);
-    process
+    Proxy(process)
 }
 
 #[test]

@@ -5,24 +5,28 @@
 //!
 //! ```text
 //! INVITE in ─ invite.rs: judged, routed ─ SessionOpen + LegUpdate ─► INVITE out
-//! 18x / 2xx ─ response.rs ─ LegUpdate (+ RecordingStart) ─► ACK out, 18x / 2xx to the caller
-//! re-INVITE, UPDATE, INFO ─ dialog.rs ─ passed to the other side, media updated on its 2xx
+//! 18x / 2xx ─ response.rs, answer.rs ─ LegUpdate (+ RecordingStart) ─► ACK out, 18x / 2xx to the caller
+//! re-INVITE, UPDATE, INFO ─ dialog.rs, reoffer.rs, passage.rs ─ passed to the other side, media updated on its 2xx
 //! REFER, Replaces ─ transfer/ ─ somebody else takes a side, by a re-INVITE of ours (own_offer.rs) if need be
 //! BYE, CANCEL, hang-up, limits ─ end.rs ─ both legs down, recording finished, session closed
 //! ```
 
 mod actions;
 mod alerts;
+mod answer;
 mod dialog;
 mod digits;
 mod end;
 pub mod headers;
 mod invite;
 mod link_events;
+mod media_facts;
 mod own_offer;
+mod passage;
 mod persist;
 mod record;
 mod reliable;
+mod reoffer;
 mod response;
 mod session;
 mod targets;

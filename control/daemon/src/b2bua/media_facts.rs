@@ -1,0 +1,50 @@
+//! What the API and the running recording are told of a call's media.
+
+use trunkline_link::message::{Command, FactKind, Side};
+use trunkline_sn3::facts::CallChange;
+
+use super::B2bua;
+use crate::call::Call;
+
+impl B2bua {
+    /// What the API shows of the legs' codecs.
+    pub(super) fn note_codecs(&self, call: &mut Call) {
+        for side in Side::BOTH {
+            let codec = call.negotiation.agreed_codec(side);
+            call.object_leg(side).codec = codec;
+        }
+    }
+
+    /// The legs' payload types as a fact of the running recording.
+    pub(super) fn media_fact(&mut self, call: &mut Call) {
+        let change = CallChange {
+            reason: "media".to_owned(),
+            legs: call.negotiation.leg_facts(),
+            ..CallChange::default()
+        };
+        self.fact_to_live(call, FactKind::CallChange, &change);
+    }
+
+    /// Appends a fact to the recording that captures, if there is one.
+    pub(super) fn fact_to_live<F: serde::Serialize>(
+        &mut self,
+        call: &mut Call,
+        kind: FactKind,
+        fact: &F,
+    ) {
+        let session = call.key;
+        let Some(recording) = call.live_recording() else {
+            return;
+        };
+        let Ok(fact) = serde_json::to_vec(fact) else {
+            return;
+        };
+        let recording = recording.number;
+        self.command(Command::RecordingFact {
+            session,
+            recording,
+            kind,
+            fact,
+        });
+    }
+}

@@ -1,0 +1,211 @@
+//! Requests inside a dialog on their way to the other side, and what becomes of them.
+
+use trunkline_link::message::Side;
+use trunkline_sip::message::{Method, Request, Response};
+use trunkline_sip::transaction::{ClientTx, ServerTx};
+
+use super::dialog::PASSAGES_MAX;
+use super::headers;
+use super::{B2bua, ClientUse, session};
+use crate::call::{Call, Passage};
+use crate::clock::Moment;
+
+impl B2bua {
+    /// Sends the counterpart of a request to the other side.
+    pub(super) fn send_passage(
+        &mut self,
+        call: &mut Call,
+        passage: &mut Passage,
+        sdp: Option<String>,
+        now: &Moment,
+    ) -> Result<(), u16> {
+        let hops = passage
+            .request
+            .headers
+            .max_forwards()
+            .ok()
+            .flatten()
+            .unwrap_or(70)
+            .min(255);
+        if hops == 0 {
+            return Err(483);
+        }
+        let to = passage.from.other();
+        let route = std::sync::Arc::clone(&call.route);
+        let leg = call.leg_mut(to);
+        let dialog = leg.dialog.as_mut().ok_or(481_u16)?;
+        let mut request = dialog
+            .request(passage.request.method.clone())
+            .map_err(|_| 491_u16)?;
+        request.headers.set("Max-Forwards", (hops - 1).to_string());
+        headers::cross_request(&passage.request, &mut request, &route);
+        if passage.negotiates {
+            session::propose(leg, &mut request);
+        }
+        match sdp {
+            Some(sdp) => request.set_body("application/sdp", sdp),
+            None if passage.negotiates => request.set_content_length(),
+            None => {
+                let received = &passage.request;
+                headers::cross_body(&received.headers, &received.body, &mut request);
+                request.set_content_length();
+            }
+        }
+        passage.sequence = request.headers.cseq().map_or(0, |cseq| cseq.number);
+        let target = leg.target();
+        let method = request.method.clone();
+        let sent = self.endpoint.send_request(now.instant, request, &target);
+        let Ok(client) = sent else {
+            if let Some(dialog) = &mut call.leg_mut(to).dialog {
+                dialog.request_ended(&method, passage.sequence);
+            }
+            return Err(500);
+        };
+        passage.client = Some(client);
+        self.own_client(call, client, ClientUse::Passage(to));
+        Ok(())
+    }
+
+    /// Passes a request that has nothing to do with media.
+    pub(super) fn pass(
+        &mut self,
+        call: &mut Call,
+        side: Side,
+        tx: ServerTx,
+        request: Request,
+        negotiates: bool,
+        now: &Moment,
+    ) {
+        let far_ready = call.leg(side.other()).dialog.is_some();
+        if !far_ready || call.passages.len() >= PASSAGES_MAX {
+            let status = if far_ready { 500 } else { 481 };
+            return self.reply(call, side, tx, &request, status, now);
+        }
+        let mut passage = Passage {
+            from: side,
+            server: tx,
+            request,
+            client: None,
+            sequence: 0,
+            negotiates,
+            late_offer: false,
+            awaits_ack: false,
+            owes_ack: false,
+        };
+        match self.send_passage(call, &mut passage, None, now) {
+            Ok(()) => call.passages.push(passage),
+            Err(status) => self.reply(call, side, tx, &passage.request, status, now),
+        }
+        self.save(call);
+    }
+
+    pub(super) fn on_passage_response(
+        &mut self,
+        call: &mut Call,
+        tx: ClientTx,
+        far: Side,
+        response: Response,
+        now: &Moment,
+    ) {
+        let negotiates = call
+            .exchange
+            .as_ref()
+            .is_some_and(|passage| passage.client == Some(tx));
+        if negotiates {
+            return self.on_reoffer_response(call, tx, response, now);
+        }
+        let found = call
+            .passages
+            .iter()
+            .position(|passage| passage.client == Some(tx));
+        if !response.is_final() {
+            return;
+        }
+        let Some(index) = found else {
+            // The call ended meanwhile: a 2xx is acknowledged all the same.
+            return self.acknowledge_late(call, tx, far, &response, now);
+        };
+        self.clients.remove(&tx);
+        let passage = call.passages.remove(index);
+        let far = passage.from.other();
+        if let Some(dialog) = &mut call.leg_mut(far).dialog {
+            dialog.handle_response(&response);
+        }
+        let mut ours = self.dialog_response(call, passage.from, &passage.request, response.status);
+        ours.reason.clone_from(&response.reason);
+        headers::cross_response(&response, &mut ours, &call.route);
+        if let (Some(kind), false) = (
+            response.headers.get("Content-Type"),
+            response.body.is_empty(),
+        ) {
+            ours.set_body(&kind, response.body.clone());
+        }
+        self.respond(passage.server, ours, now);
+    }
+
+    pub(super) fn acknowledge_late(
+        &mut self,
+        call: &mut Call,
+        tx: ClientTx,
+        far: Side,
+        response: &Response,
+        now: &Moment,
+    ) {
+        self.clients.remove(&tx);
+        let Ok(cseq) = response.headers.cseq() else {
+            return;
+        };
+        let leg = call.leg(far);
+        let (target, dialog) = (leg.target(), leg.dialog.as_ref());
+        if let (Some(dialog), Method::Invite, true) = (dialog, &cseq.method, response.is_success())
+        {
+            let mut ack = dialog.ack(cseq.number);
+            ack.set_content_length();
+            let _ = self.endpoint.send_ack(now.instant, tx, ack, &target);
+        }
+    }
+
+    pub(super) fn on_passage_failure(
+        &mut self,
+        call: &mut Call,
+        tx: ClientTx,
+        status: u16,
+        now: &Moment,
+    ) {
+        let pending = call.exchange.iter().chain(&call.passages);
+        let ended = pending
+            .filter(|passage| passage.client == Some(tx))
+            .map(|passage| {
+                (
+                    passage.from.other(),
+                    passage.request.method.clone(),
+                    passage.sequence,
+                )
+            })
+            .next();
+        if let Some((far, method, sequence)) = ended
+            && let Some(dialog) = &mut call.leg_mut(far).dialog
+        {
+            dialog.request_ended(&method, sequence);
+        }
+        if call
+            .exchange
+            .as_ref()
+            .is_some_and(|passage| passage.client == Some(tx))
+        {
+            return self.reoffer_refused(call, status, None, now);
+        }
+        if let Some(index) = call.passages.iter().position(|one| one.client == Some(tx)) {
+            let passage = call.passages.remove(index);
+            let status = if status == 503 { 500 } else { status };
+            self.reply(
+                call,
+                passage.from,
+                passage.server,
+                &passage.request,
+                status,
+                now,
+            );
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a side said.
+
+use std::net::IpAddr;
+
+use trunkline_sdp::{Description, SdpError};
+
+/// A description as received: its bytes for storage, its parsed form for use.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub(super) bytes: Vec<u8>,
+    pub(super) description: Description,
+}
+
+impl Heard {
+    /// Parses a body.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SdpError> {
+        Ok(Self {
+            bytes: bytes.to_vec(),
+            description: Description::parse(bytes)?,
+        })
+    }
+
+    /// Parses a body, of which only these audio codecs count (all, if none is named).
+    pub fn parse_for(bytes: &[u8], codecs: &[String]) -> Result<Self, SdpError> {
+        if codecs.is_empty() {
+            return Self::parse(bytes);
+        }
+        Self::parse(&trunkline_sdp::keep_codecs(bytes, codecs)?)
+    }
+
+    /// The same, of which only these audio codecs count (all, if none is named).
+    pub fn kept(self, codecs: &[String]) -> Result<Self, SdpError> {
+        Self::parse_for(&self.bytes, codecs)
+    }
+
+    /// Whether this side holds the call.
+    pub fn is_held(&self) -> bool {
+        self.description.is_held()
+    }
+
+    /// The same without the hold that the other side had asked for: where this one only received or
+    /// rested in answer to it, it does both again.
+    pub(super) fn resumed(&self) -> Self {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let lines = text.lines().map(|line| match line.trim_end() {
+            "a=recvonly" | "a=inactive" => "a=sendrecv",
+            other => other,
+        });
+        let text: String = lines.flat_map(|line| [line, "\r\n"]).collect();
+        Self::parse(text.as_bytes()).unwrap_or_else(|_| self.clone())
+    }
+
+    /// The same with as many m-lines as a description sent earlier, the missing ones disabled (RFC
+    /// 3264 section 8: m-lines never go away).
+    pub(super) fn padded(&self, earlier: &str) -> Self {
+        let Ok(earlier) = Description::parse(earlier.as_bytes()) else {
+            return self.clone();
+        };
+        let mut bytes = self.bytes.clone();
+        for media in earlier.media.iter().skip(self.description.media.len()) {
+            let formats = media.formats.join(" ");
+            let line = format!("m={} 0 {} {formats}\r\n", media.kind, media.protocol_text);
+            bytes.extend_from_slice(line.as_bytes());
+        }
+        Self::parse(&bytes).unwrap_or_else(|_| self.clone())
+    }
+
+    /// The first audio line's address family, where it is an address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.description
+            .media
+            .iter()
+            .find_map(|media| media.rtp_address())
+            .map(|a| a.ip())
+    }
+}

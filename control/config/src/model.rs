@@ -362,9 +362,11 @@ impl Sip {
 /// How captured extents reach the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Writer {
-    /// Extents in memory, sealed and written by the recorder.
+    /// Extents in memory, sealed and written by the recorder past the page cache.
     #[default]
     Extent,
+    /// The same extents, stored by the recorder into a mapping of the segment file.
+    Mmap,
 }
 
 /// What is recorded of keys that are pressed.

@@ -3,7 +3,7 @@
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::{
     Backend, Cdr, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Dtmf, Idle,
-    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, judge, route,
+    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, Writer, judge, route,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -423,11 +423,12 @@ fn read_sip(sip: &mut Sip, places: &mut Places, mut section: Section<'_>, report
 fn read_recording(recording: &mut Recording, mut section: Section<'_>, report: &mut Report<'_>) {
     const BLOCK: u64 = 4096;
     if let Some(text) = section.take("writer").and_then(|item| item.string(report)) {
-        text.map(report, |name| match name {
-            "extent" => Ok(()),
-            "mmap" => Err("\"mmap\": not supported yet".to_owned()),
+        let read = text.map(report, |name| match name {
+            "extent" => Ok(Writer::Extent),
+            "mmap" => Ok(Writer::Mmap),
             _ => Err(format!("{name:?} is not one of \"extent\", \"mmap\"")),
         });
+        recording.writer = read.unwrap_or_default();
     }
     if let Some(item) = section.take("segment_bytes")
         && let Some(bytes) = item.integer(report, 1 << 20, 1 << 36)

@@ -295,7 +295,6 @@ fn defined_but_unbuilt_keys_say_so() {
         ("[[route]]\nnext = \"registered\"", 2, "route.next"),
         ("[[route]]\nrecorders = [\"main\"]", 2, "route.recorders"),
         ("[[route]]\nauth = \"answer\"", 2, "route.auth"),
-        ("[recording]\nwriter = \"mmap\"", 2, "recording.writer"),
     ] {
         refused(text, line, key, "not supported yet");
     }

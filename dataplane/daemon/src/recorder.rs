@@ -26,7 +26,7 @@ use nix::sys::statvfs::statvfs;
 use std::os::fd::AsFd;
 use trunkline_link::counters::{CounterWriter, RecorderCounter};
 use trunkline_link::pool::Extent;
-use trunkline_sn3::file::{DirectoryStore, SegmentStore};
+use trunkline_sn3::file::{DirectoryStore, SegmentStore, Way};
 use trunkline_sn3::keys::{KeyWriter, Keys};
 use trunkline_sn3::record::ClockTriple;
 use trunkline_sn3::{chain, recover};
@@ -46,6 +46,8 @@ const TAKE_MAX: usize = 4096;
 pub struct RecorderSettings {
     /// Segments go to `segments/` below it.
     pub data_dir: PathBuf,
+    /// How segments are written.
+    pub way: Way,
     /// Segments are finished at this size.
     pub segment_bytes: u64,
     /// Extents to keep in each worker's ready queue.
@@ -71,6 +73,7 @@ impl RecorderSettings {
     pub fn new(data_dir: &Path, extents: usize, workers: usize) -> Self {
         Self {
             data_dir: data_dir.to_path_buf(),
+            way: Way::Direct,
             segment_bytes: Self::SEGMENT_BYTES,
             ready_extents: (extents / (4 * workers.max(1))).clamp(1, 4096),
             disk_wait_ns: 2_000_000_000,
@@ -115,7 +118,7 @@ pub struct RecorderParts {
 /// # Errors
 /// The segments' directory cannot be made, or a thread not started.
 pub fn spawn(parts: RecorderParts) -> io::Result<JoinHandle<()>> {
-    let store = DirectoryStore::new(&parts.settings.segments())?;
+    let store = DirectoryStore::new(&parts.settings.segments(), parts.settings.way)?;
     let directory = store.directory().to_path_buf();
     let keys = parts.settings.keys.clone();
     std::thread::Builder::new()

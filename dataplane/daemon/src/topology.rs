@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use nix::fcntl::{Flock, FlockArg};
-use trunkline_config::{Config, Cores, Dtmf};
+use trunkline_config::{Config, Cores, Dtmf, Writer};
 use trunkline_device::{Backend, Config as DeviceConfig, Opened, RouteSeat, Routes, UringDevice};
 use trunkline_link::attach::Server;
 use trunkline_link::counters::{ConductorCounter, CounterWriter, Counters};
@@ -39,6 +39,7 @@ use trunkline_link::limits::WORKERS_MAX;
 use trunkline_link::pool::Pool;
 use trunkline_link::shared_map::duplicate;
 use trunkline_sn3::Keys;
+use trunkline_sn3::file::Way;
 
 use crate::capacity::{Capacity, memory_available, raise_file_limit};
 use crate::conductor::{Conductor, Parts, RecorderSeat, StopSignal, Timing};
@@ -107,6 +108,10 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
         });
     }
     let mut settings = RecorderSettings::new(&config.data_dir, pool.extents(), cores.len());
+    settings.way = match config.recording.writer {
+        Writer::Extent => Way::Direct,
+        Writer::Mmap => Way::Mapped,
+    };
     settings.segment_bytes = config.recording.segment_bytes;
     settings.hash_chain = config.recording.hash_chain;
     settings.keys = Keys::load(config.recording.key_file.as_deref())?;

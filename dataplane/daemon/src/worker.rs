@@ -219,6 +219,7 @@ impl<D: Device> Worker<D> {
                 None => device.recycle(buffer),
             }
         }
+        capture.publish();
         device.flush();
         received
     }

@@ -3,9 +3,12 @@
 //!
 //! ```text
 //! 0          header page: magic, version, extents, extent bytes, pid, origin of the data
-//! 4096       metadata, 64 bytes an extent, rounded up to 4096
-//! data       extents, 16 KiB each, 4 KiB-aligned (written with O_DIRECT as they are)
+//! 4096       metadata, 64 bytes an extent
+//! data       extents, 16 KiB each, from a multiple of 2 MiB on
 //! ```
+//! Workers fill thousands of extents in turn, so each packet meets other memory. Two things keep that
+//! cheap: frames are stored past the caches ([`Filling::stream`]), so that nothing is read from memory
+//! first, and extents lie in large pages where the kernel gives any.
 //! An extent is an owned token ([`Extent`], neither Copy nor Clone): who holds it may write its bytes.
 //! Tokens travel recorder -> worker (ready) -> recorder (full). Readers in control see `published`
 //! bytes only: the writer stores `published` with release after the bytes, the reader loads it with
@@ -14,16 +17,19 @@
 
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 
 use crate::limits::EXTENT_BYTES;
-use crate::shared_map::{SharedMap, SharedPlain, Writers, duplicate};
+use crate::shared_map::{LARGE_PAGE_BYTES, SharedMap, SharedPlain, Writers, duplicate};
 
 const PAGE_BYTES: usize = 4096;
-const MAGIC: u64 = u64::from_le_bytes(*b"TLPOOL01");
+const MAGIC: u64 = u64::from_le_bytes(*b"TLPOOL02");
+/// Extents in a large page.
+const LARGE_PAGE_EXTENTS: usize = LARGE_PAGE_BYTES / EXTENT_BYTES;
 /// Extents of one pool at most (16 GiB).
 pub const EXTENTS_MAX: usize = 1 << 20;
 
@@ -73,7 +79,7 @@ unsafe impl SharedPlain for ExtentLine {}
 
 /// Byte offset of the first extent in a pool of `extents`.
 const fn data_offset(extents: usize) -> usize {
-    PAGE_BYTES + (extents * size_of::<ExtentLine>()).next_multiple_of(PAGE_BYTES)
+    (PAGE_BYTES + extents * size_of::<ExtentLine>()).next_multiple_of(LARGE_PAGE_BYTES)
 }
 
 /// The dataplane's pool.
@@ -82,6 +88,8 @@ pub struct Pool {
     map: SharedMap,
     file: OwnedFd,
     extents: usize,
+    /// Large pages that were asked for.
+    large: Vec<AtomicBool>,
 }
 
 impl Pool {
@@ -103,11 +111,19 @@ impl Pool {
         header.extent_bytes.store(EXTENT_BYTES as u32, Relaxed);
         header.pid.store(std::process::id(), Relaxed);
         header.magic.store(MAGIC, Release);
-        let pool = Arc::new(Self { map, file, extents });
+        let pages = extents / LARGE_PAGE_EXTENTS;
+        let large = (0..pages).map(|_| AtomicBool::new(false)).collect();
+        let pool = Arc::new(Self {
+            map,
+            file,
+            extents,
+            large,
+        });
         let tokens = (0..extents)
             .map(|index| Extent {
                 pool: pool.clone(),
                 index: index as u32,
+                unpublished: false,
             })
             .collect();
         Ok((pool, tokens))
@@ -135,6 +151,8 @@ impl Pool {
 pub struct Extent {
     pool: Arc<Pool>,
     index: u32,
+    /// Of a [`Filling`]: it has bytes that others cannot read yet.
+    unpublished: bool,
 }
 
 impl fmt::Debug for Extent {
@@ -176,8 +194,19 @@ impl Extent {
         unsafe { self.pool.map.as_mut_pointer().add(offset) }
     }
 
-    /// Touches every page, so that the worker's stores do not fault. For cold threads.
+    /// Touches every page, so that the worker's stores do not fault; a large page, where one is to be
+    /// had, for it and its neighbours. For cold threads.
     pub fn prepare(&mut self) {
+        let page = self.index as usize / LARGE_PAGE_EXTENTS;
+        if let Some(asked) = self.pool.large.get(page)
+            && !asked.swap(true, Relaxed)
+        {
+            // There has to be something to make large.
+            self.bytes_mut()[0] = 0;
+            let offset = data_offset(self.pool.extents) + page * LARGE_PAGE_BYTES;
+            // Small pages do as well, at a few nanoseconds a packet.
+            let _ = self.pool.map.make_large(offset);
+        }
         for page in self.bytes_mut().chunks_exact_mut(PAGE_BYTES) {
             page[0] = 0;
         }
@@ -218,6 +247,14 @@ impl Extent {
         self.pool.line(self.index).published.load(Relaxed) as usize
     }
 
+    /// The same extent, to be filled by stores past the caches. Its header is there already.
+    pub fn fill(self) -> Filling {
+        Filling {
+            extent: self,
+            own_thread: PhantomData,
+        }
+    }
+
     /// Marks it as handed to the recorder.
     pub fn set_full(&mut self) {
         self.pool
@@ -245,6 +282,96 @@ impl Extent {
         read_meta(self.pool.line(self.index)).expect("own states are valid")
     }
 }
+
+/// An extent that frames are streamed into. Stays with its thread, because such stores are in no
+/// order with others before a fence.
+#[derive(Debug)]
+#[must_use = "a dropped extent is lost to the pool"]
+pub struct Filling {
+    extent: Extent,
+    own_thread: PhantomData<*const ()>,
+}
+
+impl Filling {
+    /// Writes whole words at an offset of whole words; not for anybody to read before
+    /// [`Filling::publish`]. What is less than a word at the end is not written.
+    ///
+    /// # Panics
+    /// When they do not fit the extent.
+    #[inline]
+    pub fn stream(&mut self, at: usize, bytes: &[u8]) {
+        let target = &mut self.extent.bytes_mut()[at..at + bytes.len()];
+        assert!(at.is_multiple_of(8), "words are aligned");
+        stream_words(target, bytes);
+        self.extent.unpublished = true;
+    }
+
+    /// Whether it has bytes that others cannot read yet.
+    #[inline]
+    #[must_use]
+    pub fn is_unpublished(&self) -> bool {
+        self.extent.unpublished
+    }
+
+    /// Makes the first `used` bytes readable by others.
+    ///
+    /// # Panics
+    /// When `used` is larger than an extent.
+    #[inline]
+    pub fn publish(&mut self, used: usize) {
+        stream_fence();
+        self.extent.publish(used);
+        self.extent.unpublished = false;
+    }
+
+    /// Ends the filling: marks the extent as handed to the recorder.
+    pub fn close(mut self) -> Extent {
+        stream_fence();
+        self.extent.set_full();
+        self.extent.unpublished = false;
+        self.extent
+    }
+
+    /// Touches what publishing needs; what it gives is of no meaning.
+    #[inline]
+    #[must_use]
+    pub fn warm(&self) -> u64 {
+        self.extent.published() as u64
+    }
+}
+
+/// Copies whole words without reading the target's cache lines first.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn stream_words(target: &mut [u8], bytes: &[u8]) {
+    let words = target.as_mut_ptr().cast::<i64>();
+    for (index, word) in bytes.chunks_exact(8).enumerate().take(target.len() / 8) {
+        let word = i64::from_ne_bytes([
+            word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
+        ]);
+        // SAFETY: within the target, which is as aligned as the extent (checked by the caller) and
+        // borrowed mutably; a `Filling` gives nobody else access before a fence.
+        unsafe { std::arch::x86_64::_mm_stream_si64(words.add(index), word) };
+    }
+}
+
+/// Orders streamed words before everything that follows.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn stream_fence() {
+    // SAFETY: every x86-64 has it.
+    unsafe { std::arch::x86_64::_mm_sfence() };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn stream_words(target: &mut [u8], bytes: &[u8]) {
+    target[..bytes.len()].copy_from_slice(bytes);
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn stream_fence() {}
 
 /// A copy of an extent's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -431,6 +558,30 @@ mod tests {
         assert_eq!(reader.meta(0).unwrap().generation, 2);
         assert_eq!(reader.meta(0).unwrap().published, 0);
         assert!(reader.meta(1).is_none());
+    }
+
+    #[test]
+    fn what_is_streamed_is_there_once_published() {
+        let (pool, mut tokens) = Pool::create(2 * LARGE_PAGE_EXTENTS + 3).unwrap();
+        let reader = PoolReader::open(duplicate_file(&pool).unwrap()).unwrap();
+        for index in [0, LARGE_PAGE_EXTENTS, 2 * LARGE_PAGE_EXTENTS] {
+            let mut extent = tokens.swap_remove(index);
+            extent.prepare();
+            extent.open(0, 7, 0, 0);
+            let place = extent.index() as usize;
+            let mut filling = extent.fill();
+            let words: Vec<u8> = (0..=255).collect();
+            for at in (0..EXTENT_BYTES).step_by(words.len()) {
+                filling.stream(at, &words);
+            }
+            filling.publish(EXTENT_BYTES - 8);
+            let mut bytes = Vec::new();
+            assert!(reader.copy(place, &mut bytes).is_some());
+            assert_eq!(bytes, words.repeat(EXTENT_BYTES / 256)[..EXTENT_BYTES - 8]);
+            let extent = filling.close();
+            assert_eq!(extent.state(), ExtentState::Full);
+            assert_eq!(extent.bytes()[..256], words[..]);
+        }
     }
 
     #[test]

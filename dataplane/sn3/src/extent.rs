@@ -249,8 +249,53 @@ impl Appender {
         head: &FrameHead,
         payload: &[u8],
     ) -> Result<u32, AppendError> {
+        self.append_pieces(
+            &mut FrameRoom::new(),
+            extent.len(),
+            head,
+            payload,
+            |at, frame| {
+                extent[at..at + frame.len()].copy_from_slice(frame);
+            },
+        )
+    }
+
+    /// [`Appender::append`] for an extent of `extent_bytes` that is written by `put`: frames, whole
+    /// words long, are made in `room` and given with their offset.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    #[inline]
+    pub fn append_by(
+        &mut self,
+        room: &mut FrameRoom,
+        extent_bytes: usize,
+        head: &FrameHead,
+        payload: &[u8],
+        mut put: impl FnMut(usize, &[u8]),
+    ) -> Result<u32, AppendError> {
+        let end = extent_bytes - TRAILER_MAX;
+        if let Some(bytes) = frame::encode(&mut room.0, self.seed, head, payload)
+            && self.used as usize + bytes <= end
+        {
+            put(self.used as usize, &room.0[..bytes]);
+            self.used += bytes as u32;
+            return Ok(self.used);
+        }
+        self.append_pieces(room, extent_bytes, head, payload, put)
+    }
+
+    #[cold]
+    fn append_pieces(
+        &mut self,
+        room: &mut FrameRoom,
+        extent_bytes: usize,
+        head: &FrameHead,
+        payload: &[u8],
+        mut put: impl FnMut(usize, &[u8]),
+    ) -> Result<u32, AppendError> {
         let stored = frame::stored_bytes(payload.len());
-        let end = extent.len() - TRAILER_MAX;
+        let end = extent_bytes - TRAILER_MAX;
         if stored > end - EXTENT_HEADER {
             return Err(AppendError::TooLong);
         }
@@ -262,12 +307,31 @@ impl Appender {
                 flags: head.flags | shape,
                 ..*head
             };
-            let room = &mut extent[self.used as usize..];
-            let bytes = frame::encode_piece(room, self.seed, &head, index as u8, piece)
+            let bytes = frame::encode_piece(&mut room.0, self.seed, &head, index as u8, piece)
                 .ok_or(AppendError::NoRoom)?;
+            put(self.used as usize, &room.0[..bytes]);
             self.used += bytes as u32;
         }
         Ok(self.used)
+    }
+}
+
+/// Memory for one frame in the making.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub struct FrameRoom([u8; frame_bytes(PAYLOAD_MAX)]);
+
+impl FrameRoom {
+    /// Empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([0; frame_bytes(PAYLOAD_MAX)])
+    }
+}
+
+impl Default for FrameRoom {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

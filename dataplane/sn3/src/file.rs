@@ -1,4 +1,5 @@
-//! Segment files on a real disk: O_DIRECT where the file system takes it, buffered where not.
+//! Segment files on a real disk: by O_DIRECT where the file system takes it, by writes through the
+//! page cache, or by stores into a mapping.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,6 +11,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use nix::sys::statvfs::fstatvfs;
 
 use crate::chain::Link;
+use crate::map::Mapped;
 use crate::{recover, segment};
 
 /// A file that a segment is written to. Offsets and lengths of writes are whole units.
@@ -61,11 +63,23 @@ pub trait SegmentStore {
     fn link_of(&self, segment: u32, page: u32) -> Option<Link>;
 }
 
+/// How bytes get into segment files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Past the page cache, where the file system takes O_DIRECT.
+    #[default]
+    Direct,
+    /// By writes through the page cache.
+    Buffered,
+    /// By stores into a mapping, where the file system can reserve room for them.
+    Mapped,
+}
+
 /// Segments in a directory of a real file system.
 #[derive(Debug, Clone)]
 pub struct DirectoryStore {
     directory: PathBuf,
-    direct: bool,
+    way: Way,
 }
 
 impl DirectoryStore {
@@ -73,11 +87,11 @@ impl DirectoryStore {
     ///
     /// # Errors
     /// Those of creating it.
-    pub fn new(directory: &Path) -> io::Result<Self> {
+    pub fn new(directory: &Path, way: Way) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         Ok(Self {
             directory: directory.to_path_buf(),
-            direct: true,
+            way,
         })
     }
 
@@ -86,10 +100,7 @@ impl DirectoryStore {
     /// # Errors
     /// Those of creating it.
     pub fn buffered(directory: &Path) -> io::Result<Self> {
-        Ok(Self {
-            direct: false,
-            ..Self::new(directory)?
-        })
+        Self::new(directory, Way::Buffered)
     }
 
     /// Where the segments lie.
@@ -112,7 +123,7 @@ impl SegmentStore for DirectoryStore {
             .map_or(0, |(number, _)| *number);
         let number = highest.checked_add(1).ok_or(io::ErrorKind::QuotaExceeded)?;
         let path = self.directory.join(segment::file_name(worker, number));
-        let file = DiskFile::create(&path, self.direct)?;
+        let file = DiskFile::create(&path, self.way)?;
         // The name is durable before anything that refers to it.
         lock.sync_all()?;
         Ok((number, file))
@@ -127,7 +138,9 @@ impl SegmentStore for DirectoryStore {
 #[derive(Debug)]
 pub struct DiskFile {
     file: File,
-    direct: bool,
+    way: Way,
+    /// With [`Way::Mapped`].
+    mapped: Mapped,
     fallback: Option<String>,
 }
 
@@ -136,9 +149,10 @@ impl DiskFile {
     ///
     /// # Errors
     /// Those of the file system; `AlreadyExists`.
-    pub fn create(path: &Path, direct: bool) -> io::Result<Self> {
+    pub fn create(path: &Path, way: Way) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o640);
+        let direct = way == Way::Direct;
         let mut fallback = None;
         let opened = if direct {
             options.custom_flags(OFlag::O_DIRECT.bits()).open(path)
@@ -158,10 +172,15 @@ impl DiskFile {
             other => other?,
         };
         file.lock()?;
-        let direct = direct && fallback.is_none();
+        let way = if fallback.is_some() {
+            Way::Buffered
+        } else {
+            way
+        };
         Ok(Self {
             file,
-            direct,
+            way,
+            mapped: Mapped::default(),
             fallback,
         })
     }
@@ -178,15 +197,16 @@ impl DiskFile {
         })?;
         Ok(Self {
             file,
-            direct: false,
+            way: Way::Buffered,
+            mapped: Mapped::default(),
             fallback: None,
         })
     }
 
-    /// Whether writes bypass the page cache.
+    /// How it is written.
     #[must_use]
-    pub const fn is_direct(&self) -> bool {
-        self.direct
+    pub const fn way(&self) -> Way {
+        self.way
     }
 
     fn leave_direct(&mut self, why: &io::Error) -> io::Result<()> {
@@ -195,30 +215,15 @@ impl DiskFile {
             &self.file,
             FcntlArg::F_SETFL(flags.difference(OFlag::O_DIRECT)),
         )?;
-        self.direct = false;
+        self.way = Way::Buffered;
         self.fallback = Some(format!("an O_DIRECT write was refused: {why}"));
         Ok(())
     }
-}
 
-impl SegmentFile for DiskFile {
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        match FileExt::write_at(&self.file, bytes, offset) {
-            Err(error) if self.direct && error.raw_os_error() == Some(nix::libc::EINVAL) => {
-                self.leave_direct(&error)?;
-                FileExt::write_at(&self.file, bytes, offset)
-            }
-            other => other,
-        }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    /// A sixteenth of what is free at most, so that a small disk is left to others.
-    fn reserve(&mut self, offset: u64, needed: u64, wanted: u64) -> io::Result<u64> {
+    /// Reserves blocks, see [`SegmentFile::reserve`].
+    fn allocate(&self, offset: u64, needed: u64, wanted: u64) -> io::Result<u64> {
         const STEP: u64 = 1 << 20;
+        // A sixteenth of what is free at most, so that a small disk is left to others.
         let free = fstatvfs(&self.file).map_or(0, |d| d.blocks_available() * d.fragment_size());
         let plenty = (free / 16).min(wanted) / STEP * STEP;
         for length in [plenty.max(needed), needed] {
@@ -234,8 +239,48 @@ impl SegmentFile for DiskFile {
         }
         Err(io::ErrorKind::StorageFull.into())
     }
+}
+
+impl SegmentFile for DiskFile {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        match self.way {
+            Way::Mapped if self.mapped.takes(bytes.len(), offset) => {
+                self.mapped.write(&self.file, bytes, offset)?;
+                return Ok(bytes.len());
+            }
+            Way::Direct | Way::Buffered | Way::Mapped => {}
+        }
+        match FileExt::write_at(&self.file, bytes, offset) {
+            Err(error)
+                if self.way == Way::Direct && error.raw_os_error() == Some(nix::libc::EINVAL) =>
+            {
+                self.leave_direct(&error)?;
+                FileExt::write_at(&self.file, bytes, offset)
+            }
+            other => other,
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        // What was stored into a mapping of the file is part of it.
+        self.file.sync_data()
+    }
+
+    fn reserve(&mut self, offset: u64, needed: u64, wanted: u64) -> io::Result<u64> {
+        let got = self.allocate(offset, needed, wanted)?;
+        if self.way == Way::Mapped {
+            self.mapped.allow(offset..offset + got);
+            if got == 0 {
+                // A store into a page that the disk has no room for would kill the process.
+                self.way = Way::Buffered;
+                self.fallback = Some("the file system reserves no room for a mapping".to_owned());
+            }
+        }
+        Ok(got)
+    }
 
     fn set_length(&mut self, length: u64) -> io::Result<()> {
+        self.mapped = Mapped::default();
         self.file.set_len(length)
     }
 

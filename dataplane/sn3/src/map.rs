@@ -1,4 +1,4 @@
-//! Read-only bytes of a file: a mapping, or memory.
+//! Bytes of files through mappings: to read, and to write segments.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 /// Bytes to read from.
 #[derive(Debug)]
@@ -93,5 +93,76 @@ impl Deref for Bytes {
             // The range was judged when it was made.
             Self::Part(map, range) => map.get(range.clone()).unwrap_or(&[]),
         }
+    }
+}
+
+/// Bytes of a file that are mapped at once for writing.
+const WINDOW_BYTES: u64 = 8 << 20;
+
+/// A file written by stores into a mapping of it, one window at a time.
+///
+/// A store into a page beyond the file's end, or one that the disk has no room for, would kill the
+/// process. So the file is made longer before each write, never beyond it (readers map it as long as
+/// it is), and only reserved blocks are written.
+#[derive(Debug, Default)]
+pub(crate) struct Mapped {
+    window: Option<(u64, MmapRaw)>,
+    reserved: Range<u64>,
+}
+
+impl Mapped {
+    /// Blocks are reserved for these bytes of the file.
+    pub(crate) fn allow(&mut self, bytes: Range<u64>) {
+        if bytes.start <= self.reserved.end && self.reserved.start <= bytes.start {
+            self.reserved.end = self.reserved.end.max(bytes.end);
+        } else {
+            self.reserved = bytes;
+        }
+    }
+
+    /// Whether a write of so many bytes lies in reserved blocks.
+    pub(crate) fn takes(&self, bytes: usize, offset: u64) -> bool {
+        self.reserved.start <= offset && offset + bytes as u64 <= self.reserved.end
+    }
+
+    /// Writes bytes for which [`Self::takes`] holds, at an offset of whole units.
+    ///
+    /// # Errors
+    /// Those of fstat, ftruncate and mmap; `InvalidInput` when no blocks are reserved.
+    pub(crate) fn write(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let end = offset + bytes.len() as u64;
+        if !self.takes(bytes.len(), offset) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if file.metadata()?.len() < end {
+            file.set_len(end)?;
+        }
+        let window = self
+            .window
+            .take()
+            .filter(|(start, map)| *start <= offset && end <= *start + map.len() as u64);
+        let (start, map) = match window {
+            Some(window) => window,
+            None => {
+                let length = WINDOW_BYTES.max(bytes.len() as u64) as usize;
+                (
+                    offset,
+                    MmapOptions::new()
+                        .offset(offset)
+                        .len(length)
+                        .map_raw(file)?,
+                )
+            }
+        };
+        // SAFETY: the target lies in the mapping (kept because it does, or made for it), which nobody
+        // borrows: this value alone has it, and hands out no reference. The file reaches at least to
+        // the target's end and is not cut while its writer holds its lock, and its blocks are
+        // reserved, so that the stores do not fault. The source is a borrowed slice elsewhere.
+        unsafe {
+            let target = map.as_mut_ptr().add((offset - start) as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        }
+        self.window = Some((start, map));
+        Ok(())
     }
 }

@@ -30,7 +30,7 @@ struct Unit([u8; UNIT]);
 const _: () = assert!(size_of::<Unit>() == UNIT);
 
 /// What stays the same over the segments of one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SegmentOrigin {
     /// Worker whose series it is.
     pub worker: u16,

@@ -75,6 +75,15 @@ const BENCHES: &[Bench] = &[
         what: "capture's own cost of a packet, in a worker on a device of memory",
         in_all: false,
     },
+    Bench {
+        name: "store",
+        program: Program::Example {
+            package: "trunkline-dataplane",
+            example: "store_bench",
+        },
+        what: "the capture store: append, stalls, MB/s, recovery, extraction, 10,000 calls",
+        in_all: false,
+    },
 ];
 
 /// The release programs that the harness starts.

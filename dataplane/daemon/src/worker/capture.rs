@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use trunkline_engine::{Captured, DropReason, FrameKind as Kind, FrameMeta};
-use trunkline_link::pool::Extent;
-use trunkline_sn3::extent::{AppendError, Appender};
+use trunkline_link::limits::EXTENT_BYTES;
+use trunkline_link::pool::Filling;
+use trunkline_sn3::extent::{AppendError, Appender, FrameRoom};
 use trunkline_sn3::{FrameHead, FrameKind, flags};
 
 use crate::recorder::message::{CaptureQueues, Closed};
@@ -28,8 +29,17 @@ const MASKED_BYTES_MAX: usize = 16 * EVENT_BYTES;
 /// An extent being filled.
 #[derive(Debug)]
 struct OpenExtent {
-    extent: Extent,
+    extent: Filling,
     appender: Appender,
+}
+
+/// What appending a frame needs beside its extent.
+#[derive(Debug)]
+struct Making {
+    /// Where frames are made.
+    room: Box<FrameRoom>,
+    /// Tracks with frames that others cannot read yet.
+    unpublished: Vec<u32>,
 }
 
 /// A frame that is not a packet.
@@ -83,6 +93,7 @@ pub(super) struct Capture {
     extent_age_ns: u64,
     tracks: Vec<Option<Track>>,
     free: Vec<u32>,
+    making: Making,
     /// Open extents by age: when opened, track, ordinal. Entries of closed ones are skipped.
     ages: VecDeque<(u64, u32, u32)>,
     /// Tracks that wait for an extent to finish.
@@ -108,6 +119,10 @@ impl Capture {
             extent_age_ns,
             tracks: Vec::with_capacity(256),
             free: Vec::with_capacity(256),
+            making: Making {
+                room: Box::default(),
+                unpublished: Vec::with_capacity(4096),
+            },
             ages: VecDeque::with_capacity(4096),
             finishing: Vec::new(),
             retry_ns: 0,
@@ -171,7 +186,7 @@ impl Capture {
         let Some(Some(track)) = self.tracks.get(tap as usize) else {
             return 0;
         };
-        let open = track.open.as_ref().map_or(0, OpenExtent::warm);
+        let open = track.open.as_ref().map_or(0, |open| open.extent.warm());
         open ^ track.origin_ns
     }
 
@@ -187,7 +202,7 @@ impl Capture {
         let head = frame_head(meta, track.origin_ns);
         if let Some(open) = &mut track.open
             && track.notes.is_empty()
-            && let Some(bytes) = open.append(&head, bytes)
+            && let Some(bytes) = open.append(tap, &mut self.making, &head, bytes)
         {
             self.totals.frames += 1;
             self.totals.bytes += bytes;
@@ -269,7 +284,7 @@ impl Capture {
                 return false;
             };
             if let Some(open) = &mut track.open {
-                if let Some(bytes) = open.append(head, bytes) {
+                if let Some(bytes) = open.append(tap, &mut self.making, head, bytes) {
                     self.totals.frames += 1;
                     self.totals.bytes += bytes;
                     return true;
@@ -287,7 +302,7 @@ impl Capture {
         let appended = track
             .open
             .as_mut()
-            .and_then(|open| open.append(head, bytes));
+            .and_then(|open| open.append(tap, &mut self.making, head, bytes));
         self.totals.frames += u64::from(appended.is_some());
         self.totals.bytes += appended.unwrap_or(0);
         self.totals.notes_dropped += u64::from(appended.is_none());
@@ -311,7 +326,10 @@ impl Capture {
             track.ordinal,
             self.now_ns,
         );
-        track.open = Some(OpenExtent { extent, appender });
+        track.open = Some(OpenExtent {
+            extent: extent.fill(),
+            appender,
+        });
         self.ages.push_back((self.now_ns, tap, track.ordinal));
         true
     }
@@ -325,9 +343,22 @@ impl Capture {
             return;
         };
         track.ordinal += 1;
-        open.extent.set_full();
+        open.publish();
         self.totals.extents += 1;
-        self.hand_over(Closed::Extent(open.extent));
+        self.hand_over(Closed::Extent(open.extent.close()));
+    }
+
+    /// Lets others read what was appended since the last time: once for all packets of a batch,
+    /// because each time waits for what was stored past the caches.
+    pub(super) fn publish(&mut self) {
+        for tap in self.making.unpublished.drain(..) {
+            if let Some(Some(Track {
+                open: Some(open), ..
+            })) = self.tracks.get_mut(tap as usize)
+            {
+                open.publish();
+            }
+        }
     }
 
     fn hand_over(&mut self, message: Closed) {
@@ -375,6 +406,7 @@ impl Capture {
     /// Closes what is old and retries what waits; bounded. True when the recorder got something in
     /// this duty cycle.
     pub(super) fn housekeeping(&mut self) -> bool {
+        self.publish();
         for _ in 0..AGED_PER_CYCLE {
             let Some(&(opened_ns, tap, ordinal)) = self.ages.front() else {
                 break;
@@ -417,6 +449,7 @@ impl Capture {
 
     /// Finishes everything, waiting for nothing.
     pub(super) fn shut_down(&mut self) {
+        self.publish();
         self.finishing.clear();
         for tap in 0..self.tracks.len() as u32 {
             if let Some(Some(track)) = self.tracks.get_mut(tap as usize) {
@@ -428,25 +461,33 @@ impl Capture {
 }
 
 impl OpenExtent {
-    /// Touches where the next frame goes.
+    /// Appends; gives the bytes taken, `None` when there is no room.
     #[inline]
-    fn warm(&self) -> u64 {
-        let bytes = self.extent.bytes();
-        let at = self.appender.used() as usize;
-        let lines = [0, 64, 128, 192].map(|ahead| bytes.get(at + ahead).copied().unwrap_or(0));
-        self.extent.published() as u64 ^ u64::from(lines[0] ^ lines[1] ^ lines[2] ^ lines[3])
-    }
-
-    /// Appends and publishes; gives the bytes taken, `None` when there is no room.
-    #[inline]
-    fn append(&mut self, head: &FrameHead, bytes: &[u8]) -> Option<u64> {
-        let before = self.appender.used();
-        match self.appender.append(self.extent.bytes_mut(), head, bytes) {
+    fn append(
+        &mut self,
+        tap: u32,
+        making: &mut Making,
+        head: &FrameHead,
+        bytes: &[u8],
+    ) -> Option<u64> {
+        let Self { extent, appender } = self;
+        let (before, known) = (appender.used(), extent.is_unpublished());
+        let put = |at: usize, frame: &[u8]| extent.stream(at, frame);
+        match appender.append_by(&mut making.room, EXTENT_BYTES, head, bytes, put) {
             Ok(used) => {
-                self.extent.publish(used as usize);
+                if !known {
+                    making.unpublished.push(tap);
+                }
                 Some(u64::from(used - before))
             }
             Err(AppendError::NoRoom | AppendError::TooLong) => None,
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        if self.extent.is_unpublished() {
+            self.extent.publish(self.appender.used() as usize);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! End-to-end tests: what both parties hear and what is recorded, with real peers on loopback.
 //!
 //! Each test starts its own [`Appliance`] (`trunkline up` in a directory of its own, on free ports) and
-//! brings its peers: SIPp ([`sipp`]), baresip ([`baresip`]) or rtpgen ([`rtpgen`]). The referees
+//! brings its peers: SIPp ([`sipp`]), baresip ([`baresip`]), rtpgen ([`rtpgen`]) or a hand ([`hand`]) that
+//! sends what the test writes. The referees
 //! are tshark ([`capture`]) for what was on the wire and the API ([`api`]) for what was recorded.
 //! Sound is judged with a G.711 of its own ([`g711`]), written apart from the product's.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ pub mod binaries;
 pub mod capture;
 pub mod flood;
 pub mod g711;
+pub mod hand;
 pub mod parts;
 pub mod party;
 pub mod pcap;

@@ -14,6 +14,8 @@ pub struct Scenario {
     /// Steps so far, and the number of the last INVITE's: SIPp counts branches by steps back.
     count: usize,
     invite: usize,
+    /// Request number of the last INVITE.
+    invite_cseq: u32,
 }
 
 /// The SDP lines after `t=` for one codec of G.711.
@@ -44,6 +46,7 @@ impl Scenario {
             user,
             count: 0,
             invite: 0,
+            invite_cseq: 0,
         }
     }
 
@@ -61,7 +64,13 @@ impl Scenario {
 
     /// Sends INVITE (or re-INVITE), described by the SDP lines after `t=`; empty = no body.
     #[must_use]
-    pub fn invite(mut self, media: &str) -> Self {
+    pub fn invite(self, media: &str) -> Self {
+        self.invite_with("", media)
+    }
+
+    /// The same with further headers, whole lines.
+    #[must_use]
+    pub fn invite_with(mut self, headers: &str, media: &str) -> Self {
         self.cseq += 1;
         let (uri, to, route) = match self.cseq {
             1 => ("sip:[service]@[remote_ip]:[remote_port]", "", ""),
@@ -73,7 +82,7 @@ impl Scenario {
              From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
              To: <sip:[service]@[remote_ip]:[remote_port]>{to}\nCall-ID: [call_id]\n\
              CSeq: {cseq} INVITE\nContact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>\n\
-             {route}Max-Forwards: 70\n"
+             {route}{headers}Max-Forwards: 70\n"
         );
         if media.is_empty() {
             message += "Content-Length: 0\n\n";
@@ -81,7 +90,7 @@ impl Scenario {
             message += "Content-Type: application/sdp\nContent-Length: [len]\n\n";
             message += &description(cseq, media);
         }
-        self.invite = self.count;
+        (self.invite, self.invite_cseq) = (self.count, self.cseq);
         self.send(&message, true);
         self
     }
@@ -106,7 +115,12 @@ impl Scenario {
         } else {
             "[branch]".to_owned()
         };
-        let (user, cseq) = (self.user.clone(), self.cseq);
+        // ACK and CANCEL have the number of their INVITE.
+        let cseq = match method {
+            "CANCEL" | "ACK" => self.invite_cseq,
+            _ => self.cseq,
+        };
+        let user = self.user.clone();
         let message = format!(
             "{method} {uri} SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch={branch}\n\
              From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
@@ -114,6 +128,31 @@ impl Scenario {
              CSeq: {cseq} {method}\n{route}Max-Forwards: 70\nContent-Length: 0\n\n"
         );
         self.send(&message, method != "ACK");
+        self
+    }
+
+    /// Waits for a reliable provisional response and keeps its number.
+    #[must_use]
+    pub fn expect_reliable(mut self, status: u16) -> Self {
+        self.line(&format!(
+            "<recv response=\"{status}\" rrs=\"true\"><action><ereg regexp=\"[0-9]+\" search_in=\"hdr\" \
+             header=\"RSeq:\" check_it=\"true\" assign_to=\"6\"/><log message=\"[$6]\"/></action></recv>"
+        ))
+    }
+
+    /// Acknowledges it by PRACK.
+    #[must_use]
+    pub fn prack(mut self) -> Self {
+        let invite = self.cseq;
+        self.cseq += 1;
+        let (user, cseq) = (self.user.clone(), self.cseq);
+        let message = format!(
+            "PRACK [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
+             From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
+             To: <sip:[service]@[remote_ip]:[remote_port]>[peer_tag_param]\nCall-ID: [call_id]\n\
+             CSeq: {cseq} PRACK\nRAck: [$6] {invite} INVITE\n{ROUTES}Max-Forwards: 70\nContent-Length: 0\n\n"
+        );
+        self.send(&message, true);
         self
     }
 
@@ -134,7 +173,13 @@ impl Scenario {
 
     /// Answers the request that came last; SDP lines after `t=`, empty = no body.
     #[must_use]
-    pub fn respond(mut self, status: &str, media: &str) -> Self {
+    pub fn respond(self, status: &str, media: &str) -> Self {
+        self.respond_with(status, "", media)
+    }
+
+    /// The same with further headers, whole lines.
+    #[must_use]
+    pub fn respond_with(mut self, status: &str, headers: &str, media: &str) -> Self {
         self.cseq += 1;
         let tag = if self.caller {
             ""
@@ -144,7 +189,7 @@ impl Scenario {
         let user = self.user.clone();
         let mut message = format!(
             "SIP/2.0 {status}\n[last_Via:]\n[last_Record-Route:]\n[last_From:]\n[last_To:]{tag}\n[last_Call-ID:]\n\
-             [last_CSeq:]\nContact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>\n"
+             [last_CSeq:]\nContact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>\n{headers}"
         );
         if media.is_empty() {
             message += "Content-Length: 0\n\n";
@@ -166,14 +211,22 @@ impl Scenario {
         done
     }
 
-    /// Answers the INVITE after a later request (CANCEL) came: with what the INVITE said.
+    /// Answers the INVITE after a later request (CANCEL, PRACK) came: with what the INVITE said; SDP lines after
+    /// `t=`, empty = no body.
     #[must_use]
-    pub fn respond_to_invite(mut self, status: &str) -> Self {
+    pub fn respond_to_invite(mut self, status: &str, media: &str) -> Self {
         let user = self.user.clone();
+        let body = match media {
+            "" => "Content-Length: 0\n\n".to_owned(),
+            _ => format!(
+                "Content-Type: application/sdp\nContent-Length: [len]\n\n{}",
+                description(2, media)
+            ),
+        };
         let message = format!(
             "SIP/2.0 {status}\nVia:[$3]\nFrom:[$1]\nTo:[$2];tag=[pid]s[call_number]\n\
              Call-ID: [call_id]\nCSeq:[$4]\n\
-             Contact: <sip:{user}@[local_ip]:[local_port]>\nContent-Length: 0\n\n"
+             Contact: <sip:{user}@[local_ip]:[local_port]>\n{body}"
         );
         self.send(&message, true);
         self
@@ -182,7 +235,7 @@ impl Scenario {
     /// Sends the ACK of a 2xx with a description: the answer to an offer in the 2xx.
     #[must_use]
     pub fn acknowledge_with(mut self, media: &str) -> Self {
-        let (user, cseq) = (self.user.clone(), self.cseq);
+        let (user, cseq) = (self.user.clone(), self.invite_cseq);
         let message = format!(
             "ACK [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
              From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
@@ -204,15 +257,39 @@ impl Scenario {
     /// Sends a request as the callee; `headers` are whole lines.
     #[must_use]
     pub fn request_as_callee(mut self, method: &str, cseq: u32, headers: &str) -> Self {
-        let user = self.user.clone();
+        self.send_as_callee(method, cseq, headers, "");
+        self
+    }
+
+    /// Sends a re-INVITE as the callee; SDP lines after `t=`, empty = no body.
+    #[must_use]
+    pub fn reinvite_as_callee(mut self, cseq: u32, media: &str) -> Self {
+        self.send_as_callee("INVITE", cseq, "", media);
+        self
+    }
+
+    /// Acknowledges the 2xx to it.
+    #[must_use]
+    pub fn acknowledge_as_callee(mut self, cseq: u32) -> Self {
+        self.send_as_callee("ACK", cseq, "", "");
+        self
+    }
+
+    fn send_as_callee(&mut self, method: &str, cseq: u32, headers: &str, media: &str) {
+        let user = &self.user;
+        let body = match media {
+            "" => "Content-Length: 0\n\n".to_owned(),
+            _ => format!(
+                "Content-Type: application/sdp\nContent-Length: [len]\n\n{}",
+                description(cseq + 100, media)
+            ),
+        };
         let message = format!(
             "{method} [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
              From:[$2];tag=[pid]s[call_number]\nTo:[$1]\nCall-ID: [call_id]\nCSeq: {cseq} {method}\n\
-             Contact: <sip:{user}@[local_ip]:[local_port]>\n{ROUTES}{headers}Max-Forwards: 70\n\
-             Content-Length: 0\n\n"
+             Contact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>\n{ROUTES}{headers}Max-Forwards: 70\n{body}"
         );
-        self.send(&message, true);
-        self
+        self.send(&message, method != "ACK");
     }
 
     /// Waits for the first INVITE and keeps its From, To, Via, CSeq and route.

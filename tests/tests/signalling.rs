@@ -102,7 +102,7 @@ fn a_caller_that_gives_up_is_told_487_and_the_callee_cancel() {
         .respond("180 Ringing", "")
         .expect_request("CANCEL")
         .respond("200 OK", "")
-        .respond_to_invite("487 Request Terminated")
+        .respond_to_invite("487 Request Terminated", "")
         .expect_request("ACK");
     let ringing = SippSetup {
         port,

@@ -4,6 +4,7 @@ use crate::{ConfigErrors, Route};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -20,8 +21,8 @@ pub struct Config {
     pub control: Control,
     /// `[sip]`.
     pub sip: Sip,
-    /// `[[route]]`, in file order: the first that matches wins.
-    pub routes: Vec<Route>,
+    /// `[[route]]`, in file order: the first that matches wins. Shared by all calls that took it.
+    pub routes: Vec<Arc<Route>>,
     /// `[recording]`.
     pub recording: Recording,
     /// `[cdr]`.

@@ -7,6 +7,7 @@ use crate::{
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use toml::de::DeTable;
 
 /// Most workers, as in the dataplane's limits.
@@ -100,7 +101,7 @@ fn read(document: &DeTable<'_>, report: &mut Report<'_>) -> Config {
     }
     if let Some(item) = top.take("route") {
         for (index, section) in item.tables(report).into_iter().enumerate() {
-            config.routes.push(route::read(section, index + 1, report));
+            config.routes.push(Arc::new(route::read(section, index + 1, report)));
         }
     }
     top.unbuilt(

@@ -6,6 +6,8 @@ mod cdr;
 mod common;
 #[path = "b2bua/hooks.rs"]
 mod hooks;
+#[path = "b2bua/hostile.rs"]
+mod hostile;
 #[path = "b2bua/reliable.rs"]
 mod reliable;
 #[path = "b2bua/sessions.rs"]

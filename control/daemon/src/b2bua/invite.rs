@@ -194,7 +194,7 @@ impl B2bua {
                         .unwrap_or_default()
                 })
             })
-            .map(|route| Arc::new(route.clone()))
+            .cloned()
     }
 
     fn start_call(
@@ -236,7 +236,7 @@ impl B2bua {
         groups: Groups,
         offer: Option<Heard>,
         now: &Moment,
-    ) -> Option<Call> {
+    ) -> Option<Box<Call>> {
         let user = request.uri.user_decoded().unwrap_or_default().into_owned();
         let contact = Self::contact(
             (!user.is_empty()).then_some(user.as_str()),
@@ -284,12 +284,12 @@ impl B2bua {
         let media = Media::new(key, [0, 0], media_timeout_ms);
         let negotiation = Negotiation::new([rand::random(), rand::random()]);
         let private = headers::wants_privacy(&request.headers);
-        Some(Call {
+        Some(Box::new(Call {
             private: [private, false],
             invitation: Some(Invitation::new(Some(tx), request, groups, offer.is_none())),
             offer,
             ..Call::new(key, object, route, [caller, callee], media, negotiation)
-        })
+        }))
     }
 
     fn call_object(

@@ -134,7 +134,8 @@ pub struct B2bua {
     pub endpoint: Endpoint,
     local_to: LocalTo,
     events: EventHub,
-    calls: HashMap<u64, Call>,
+    /// Boxed: they are large, and the table grows by doubling.
+    calls: HashMap<u64, Box<Call>>,
     /// How many of them are not over.
     active: usize,
     /// Calls by API id.
@@ -331,7 +332,7 @@ impl B2bua {
     }
 
     /// Puts a call back (or forgets it) with its timer set.
-    fn settle(&mut self, mut call: Call, now: &Moment) {
+    fn settle(&mut self, mut call: Box<Call>, now: &Moment) {
         if self.finish_if_over(&mut call, now) {
             self.forget(&call);
             return self.deliver_reports(now);

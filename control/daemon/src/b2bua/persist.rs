@@ -132,8 +132,7 @@ impl B2bua {
             now.instant
                 .checked_add(std::time::Duration::from_nanos(left_ns))
         });
-        let route = std::sync::Arc::new(route);
-        let mut call = Call {
+        let mut call = Box::new(Call {
             phase: Phase::Answered,
             offerer,
             recordings: saved.recordings,
@@ -145,7 +144,7 @@ impl B2bua {
             shown: saved.shown,
             private: saved.private,
             ..Call::new(key, saved.object, route, legs, media, negotiation)
-        };
+        });
         self.ledger.resume(&call, now);
         self.restore_recordings(&mut call, session.recording, session.phase, now);
         if saved.ending {

@@ -122,13 +122,13 @@ impl B2bua {
         };
         let key = rand::random::<u64>().max(1);
         let media = call.media.for_newcomer(leaving);
-        let mut child = Call {
+        let mut child = Box::new(Call {
             invitation: Some(Invitation::new(None, request, groups, false)),
             offer: Some(offer),
             transfer_of: Some(call.key),
             closed: true,
             ..Call::new(key, object, route, [like(), like()], media, negotiation)
-        };
+        });
         self.next_group(&mut child, now);
         self.settle(child, now);
         Ok(Stage::Calling { child: key })

@@ -50,9 +50,7 @@ impl Message {
     /// The body.
     #[must_use]
     pub fn body(&self) -> &str {
-        self.0
-            .split_once("\r\n\r\n")
-            .map_or("", |(_, body)| body)
+        self.0.split_once("\r\n\r\n").map_or("", |(_, body)| body)
     }
 
     /// The port of its first audio line.
@@ -115,7 +113,11 @@ impl Names {
             call_id: invite.header("Call-ID").to_owned(),
             ours: format!("{};tag=hand", invite.header("To")),
             theirs: invite.header("From").to_owned(),
-            target: contact.split(['<', '>']).nth(1).unwrap_or_default().to_owned(),
+            target: contact
+                .split(['<', '>'])
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned(),
             cseq: 100,
             branch: String::new(),
         }
@@ -196,7 +198,9 @@ impl Hand {
     pub fn send(&self, bytes: &[u8]) {
         match &self.link {
             Link::Datagrams(socket, to) => {
-                socket.send_to(bytes, ("127.0.0.1", to.get())).expect("sent");
+                socket
+                    .send_to(bytes, ("127.0.0.1", to.get()))
+                    .expect("sent");
             }
             Link::Stream(stream, _) => stream.borrow_mut().write_all(bytes).expect("sent"),
         }
@@ -379,7 +383,11 @@ impl Hand {
             }
         }
         let to = request.header("To");
-        let tag = if to.contains(";tag=") { "" } else { ";tag=hand" };
+        let tag = if to.contains(";tag=") {
+            ""
+        } else {
+            ";tag=hand"
+        };
         text += &format!(
             "From: {}\r\nTo: {to}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\n{headers}",
             request.header("From"),

@@ -110,7 +110,13 @@ fn a_stream_cut_anywhere_carries_whole_messages() {
     let bye = bob.expect("BYE");
     bob.respond(&bye, "200 OK", "", "");
     let rows = finals(&appliance, 2);
-    assert_eq!(rows, [row("inbound", 200, "caller"), row("outbound", 200, "caller")]);
+    assert_eq!(
+        rows,
+        [
+            row("inbound", 200, "caller"),
+            row("outbound", 200, "caller")
+        ]
+    );
 }
 
 #[test]
@@ -128,7 +134,13 @@ fn a_stream_that_cannot_be_framed_ends_and_takes_no_call_with_it() {
     stranger.expect("SIP/2.0 4");
     hang_up(&alice, &mut ours, &bob);
     let rows = finals(&appliance, 2);
-    assert_eq!(rows, [row("inbound", 200, "caller"), row("outbound", 200, "caller")]);
+    assert_eq!(
+        rows,
+        [
+            row("inbound", 200, "caller"),
+            row("outbound", 200, "caller")
+        ]
+    );
 }
 
 #[test]
@@ -151,7 +163,13 @@ fn a_caller_whose_connection_broke_goes_on_by_another() {
     let bye = second.expect("BYE");
     second.respond(&bye, "200 OK", "", "");
     let rows = finals(&appliance, 2);
-    assert_eq!(rows, [row("inbound", 200, "callee"), row("outbound", 200, "callee")]);
+    assert_eq!(
+        rows,
+        [
+            row("inbound", 200, "callee"),
+            row("outbound", 200, "callee")
+        ]
+    );
 }
 
 #[test]
@@ -181,7 +199,13 @@ fn a_callee_reached_by_tcp_that_breaks_the_connection_is_called_back() {
     let bye = again.expect("BYE");
     again.respond_bare(&bye, "200 OK", "", "");
     let rows = finals(&appliance, 2);
-    assert_eq!(rows, [row("inbound", 200, "caller"), row("outbound", 200, "caller")]);
+    assert_eq!(
+        rows,
+        [
+            row("inbound", 200, "caller"),
+            row("outbound", 200, "caller")
+        ]
+    );
 }
 
 #[test]
@@ -203,7 +227,11 @@ fn a_cancel_that_crosses_the_answer_leaves_nobody_in_a_call() {
     let bye = bob.expect("BYE");
     bob.respond(&bye, "200 OK", "", "");
     let cancelled = alice.expect("SIP/2.0 200");
-    assert!(cancelled.header("CSeq").contains("CANCEL"), "{}", cancelled.0);
+    assert!(
+        cancelled.header("CSeq").contains("CANCEL"),
+        "{}",
+        cancelled.0
+    );
     alice.expect("SIP/2.0 487");
     let rows = finals(&appliance, 2);
     assert_eq!(rows[0], row("inbound", 487, "caller"), "{rows:?}");
@@ -229,5 +257,11 @@ fn a_cancel_before_any_response_waits_for_the_first_one() {
     bob.respond(&invite, "487 Request Terminated", "", "");
     bob.expect("ACK");
     let rows = finals(&appliance, 2);
-    assert_eq!(rows, [row("inbound", 487, "caller"), row("outbound", 487, "caller")]);
+    assert_eq!(
+        rows,
+        [
+            row("inbound", 487, "caller"),
+            row("outbound", 487, "caller")
+        ]
+    );
 }

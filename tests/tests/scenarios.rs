@@ -202,9 +202,8 @@ fn port_for(sipp: &Sipp, own: u16) -> u16 {
 
 /// An appliance whose only route gives up silent media after a second.
 fn impatient(port: u16) -> Appliance {
-    let route = format!(
-        "[[route]]\nnext = \"sip:127.0.0.1:{port}\"\nrecord = true\nmedia_timeout_s = 1\n"
-    );
+    let route =
+        format!("[[route]]\nnext = \"sip:127.0.0.1:{port}\"\nrecord = true\nmedia_timeout_s = 1\n");
     Appliance::start(&Setup {
         next: String::new(),
         // Tests are few, and so are the bytes.
@@ -242,14 +241,25 @@ fn media_that_stops_ends_the_call_with_a_reason_on_both_sides() {
     };
     let callee = Sipp::start(appliance.folder(), callee, None, "bob");
     let us = Some(appliance.sip_port);
-    let caller = Sipp::start(appliance.folder(), SippSetup::new("alice", alice), us, "bob");
+    let caller = Sipp::start(
+        appliance.folder(),
+        SippSetup::new("alice", alice),
+        us,
+        "bob",
+    );
     quiet.speak_to(port_for(&caller, quiet.port));
     talker.speak_to(port_for(&callee, talker.port));
     for trace in [caller.finish_with_trace(), callee.finish_with_trace()] {
-        assert!(trace.contains("Reason: SIP;cause=480;text=\"no media\""), "{trace}");
+        assert!(
+            trace.contains("Reason: SIP;cause=480;text=\"no media\""),
+            "{trace}"
+        );
     }
     let (quiet, talker) = (quiet.finish(), talker.finish());
-    assert!(quiet.said.len() == 75 && talker.heard.len() >= 70, "all that she said was heard");
+    assert!(
+        quiet.said.len() == 75 && talker.heard.len() >= 70,
+        "all that she said was heard"
+    );
     for record in finals(&appliance) {
         assert_eq!(record["ended_by"], "us", "{record}");
         let reason = record["reason"].as_str().unwrap_or_default();

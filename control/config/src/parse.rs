@@ -101,7 +101,9 @@ fn read(document: &DeTable<'_>, report: &mut Report<'_>) -> Config {
     }
     if let Some(item) = top.take("route") {
         for (index, section) in item.tables(report).into_iter().enumerate() {
-            config.routes.push(Arc::new(route::read(section, index + 1, report)));
+            config
+                .routes
+                .push(Arc::new(route::read(section, index + 1, report)));
         }
     }
     top.unbuilt(

@@ -5,13 +5,13 @@ use trunkline_link::message::Side;
 use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::dialog::{Dialog, DialogId};
 use trunkline_sip::message::{Method, Request, Response};
-use trunkline_sip::transaction::ServerTx;
+use trunkline_sip::transaction::{Path, ServerTx};
 use trunkline_sn3::facts::CallChange;
 
 use super::{B2bua, headers, session};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
-use crate::call::{Call, Phase, Step};
+use crate::call::{Call, Leg, Phase, Step};
 use crate::clock::Moment;
 
 impl B2bua {
@@ -32,8 +32,11 @@ impl B2bua {
         }
         let dialog = match self.confirmed_dialog(call, index, &response) {
             Ok(dialog) => dialog,
-            // A 2xx without Contact and the like: nothing can be sent into that dialog.
-            Err(error) => return self.fail_call(call, 500, &error.to_string(), now),
+            // A 2xx without Contact and the like: no call can be had of it.
+            Err(error) => {
+                self.refuse_bad(call, index, response, now);
+                return self.fail_call(call, 500, &error.to_string(), now);
+            }
         };
         let elsewhere = Some(headers::ANSWERED_ELSEWHERE);
         self.cancel_branches(call, elsewhere, |one| one.client != tx, now);
@@ -109,6 +112,57 @@ impl B2bua {
         self.acknowledge(call, response, None, now);
         self.fail_call(call, 500, why, now);
         self.send_bye(call, Side::Callee, Some(("SIP", 488, why)), now);
+    }
+
+    /// ACK and BYE for a 2xx that lacks its Contact: they go where the INVITE went.
+    fn refuse_bad(&mut self, call: &Call, index: usize, mut response: Response, now: &Moment) {
+        let uri = &call.branches[index].sent.uri;
+        response.headers.set("Contact", format!("<{uri}>"));
+        self.refuse_extra(call, index, &response, now);
+    }
+
+    /// A 2xx whose transaction is over. That of a dialog of ours is acknowledged again; any other that an
+    /// INVITE of ours led to is acknowledged and ended, as its sender would hold a call with nobody.
+    pub(super) fn on_stray_2xx(&mut self, response: &Response, path: Path, now: &Moment) {
+        let Ok(cseq) = response.headers.cseq() else {
+            return;
+        };
+        let known = DialogId::of_response(response).and_then(|id| self.dialogs.get(&id).copied());
+        if let Some((key, side)) = known {
+            let leg = self.calls.get(&key).map(|call| call.leg(side));
+            let ack =
+                leg.and_then(|leg| Some((leg.dialog.as_ref()?.ack(cseq.number), leg.target())));
+            if let Some((ack, target)) = ack {
+                let _ = self.endpoint.send_stateless(now.instant, ack, &target);
+            }
+            return;
+        }
+        if !self.endpoint.made(response) {
+            return;
+        }
+        let Some(mut dialog) = dialog_of_stray(response) else {
+            return;
+        };
+        tracing::info!(source = %path.source, "a late answer to an INVITE is refused");
+        let ack = dialog.ack(cseq.number);
+        let contact = response.headers.contact_uri();
+        let leg = Leg {
+            dialog: Some(dialog.clone()),
+            ..Leg::new(
+                path.transport,
+                Some(path.flow),
+                path.local,
+                path.source,
+                contact.unwrap_or(ack.uri.clone()),
+            )
+        };
+        let target = leg.target();
+        let _ = self.endpoint.send_stateless(now.instant, ack, &target);
+        if let Ok(mut bye) = dialog.request(Method::Bye) {
+            bye.headers.set("User-Agent", headers::SERVER);
+            bye.set_content_length();
+            let _ = self.endpoint.send_request(now.instant, bye, &target);
+        }
     }
 
     /// ACK and BYE for a 2xx that nobody wants.
@@ -290,6 +344,11 @@ impl B2bua {
                 .invitation
                 .as_ref()
                 .is_some_and(|one| one.server.is_some() && one.server == invite);
+            for leg in &mut call.legs {
+                if invite.is_some() && leg.unacknowledged == invite {
+                    leg.unacknowledged = None;
+                }
+            }
             if first {
                 b2bua.on_first_ack(call, request, now);
             } else if let Some(side) = side
@@ -380,4 +439,14 @@ impl B2bua {
         call.invitation = None;
         self.save(call);
     }
+}
+
+/// The dialog that a 2xx makes, by what it says itself of the INVITE.
+fn dialog_of_stray(response: &Response) -> Option<Dialog> {
+    let headers = &response.headers;
+    let mut invite = Request::new(Method::Invite, headers.contact_uri()?);
+    for name in ["From", "To", "Call-ID", "CSeq", "Contact"] {
+        invite.headers.copy(headers, name);
+    }
+    Dialog::uac(&invite, response).ok()
 }

@@ -166,7 +166,11 @@ impl B2bua {
     }
 
     /// Our 2xx was never acknowledged.
-    pub(super) fn on_no_ack(&mut self, call: &mut Call, now: &Moment) {
+    pub(super) fn on_no_ack(&mut self, call: &mut Call, tx: ServerTx, now: &Moment) {
+        if call.legs.iter().any(|leg| leg.unacknowledged == Some(tx)) {
+            // RFC 3261 sections 13.3.1.4 and 14.2: it may be that the peer never got our answer.
+            return self.end_call(call, EndedBy::Us, Some(("SIP", 408, "no ACK")), now);
+        }
         let unanswered = |side: &Side| !call.leg(*side).acknowledged;
         let waiting: Vec<Side> = Side::BOTH.into_iter().filter(unanswered).collect();
         for side in waiting {
@@ -319,6 +323,15 @@ impl B2bua {
                 Some(("SIP", 480, "longest duration reached")),
                 now,
             );
+        }
+        if let Some(client) = call
+            .exchange
+            .as_mut()
+            .and_then(|one| one.take_overdue(now.instant))
+        {
+            // Its 487, or that there is none, goes back to the asker.
+            let reason = [("Reason", "SIP;cause=408;text=\"no final response\"")];
+            let _ = self.endpoint.cancel(now.instant, client, &reason);
         }
         if due(call.own_offer.as_ref().map(|offer| offer.due)) {
             self.own_offer_due(call, now);

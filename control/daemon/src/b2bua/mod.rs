@@ -302,13 +302,13 @@ impl B2bua {
                 Event::TransportError { tx } => self.on_client_failure(tx, 503, now),
                 // Only a 2xx without ACK ends the call: a refusal needs nothing more.
                 Event::NoAck { tx, status } if (200..300).contains(&status) => {
-                    self.with_server(tx, now, |b2bua, call| b2bua.on_no_ack(call, now));
+                    self.with_server(tx, now, |b2bua, call| b2bua.on_no_ack(call, tx, now));
                 }
                 Event::NoAck { .. } => {}
                 Event::NoPrack { tx, .. } => {
                     self.with_server(tx, now, |b2bua, call| b2bua.on_no_prack(call, now));
                 }
-                Event::StrayResponse { .. } => {}
+                Event::StrayResponse { response, path } => self.on_stray_2xx(&response, path, now),
                 Event::Unanswered { tx } => {
                     self.servers.remove(&tx);
                 }

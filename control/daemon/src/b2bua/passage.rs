@@ -1,5 +1,7 @@
 //! Requests inside a dialog on their way to the other side, and what becomes of them.
 
+use std::time::Duration;
+
 use trunkline_link::message::Side;
 use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, ServerTx};
@@ -9,6 +11,10 @@ use super::headers;
 use super::{B2bua, ClientUse, session};
 use crate::call::{Call, Passage};
 use crate::clock::Moment;
+
+/// The longest that a re-INVITE may be on its way: people may be asked, so as long as a proxy would wait (RFC
+/// 3261 section 16.6, timer C).
+const REINVITE_PATIENCE: Duration = Duration::from_secs(181);
 
 impl B2bua {
     /// Sends the counterpart of a request to the other side.
@@ -62,6 +68,8 @@ impl B2bua {
             return Err(500);
         };
         passage.client = Some(client);
+        // Other requests have an end of their own (timer F).
+        passage.due = (method == Method::Invite).then(|| now.instant + REINVITE_PATIENCE);
         self.own_client(call, client, ClientUse::Passage(to));
         Ok(())
     }
@@ -81,17 +89,7 @@ impl B2bua {
             let status = if far_ready { 500 } else { 481 };
             return self.reply(call, side, tx, &request, status, now);
         }
-        let mut passage = Passage {
-            from: side,
-            server: tx,
-            request,
-            client: None,
-            sequence: 0,
-            negotiates,
-            late_offer: false,
-            awaits_ack: false,
-            owes_ack: false,
-        };
+        let mut passage = Passage::new(side, tx, request, negotiates);
         match self.send_passage(call, &mut passage, None, now) {
             Ok(()) => call.passages.push(passage),
             Err(status) => self.reply(call, side, tx, &passage.request, status, now),

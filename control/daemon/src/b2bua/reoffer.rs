@@ -69,6 +69,9 @@ impl B2bua {
         session::confirm(call.leg_mut(side), request, &mut response, now);
         self.respond(tx, response, now);
         self.own_server(call, tx);
+        if request.method == Method::Invite {
+            call.leg_mut(side).unacknowledged = Some(tx);
+        }
         self.save(call);
     }
 
@@ -83,15 +86,8 @@ impl B2bua {
     ) {
         self.own_server(call, tx);
         call.exchange = Some(Passage {
-            from: side,
-            server: tx,
-            request,
-            client: None,
-            sequence: 0,
-            negotiates: true,
             late_offer,
-            awaits_ack: false,
-            owes_ack: false,
+            ..Passage::new(side, tx, request, true)
         });
         let wanted = call.negotiation.wanted_media(&call.media.open);
         if wanted.len() > call.media.open.len() {
@@ -170,6 +166,7 @@ impl B2bua {
         self.clients.remove(&tx);
         if let Some(passage) = &mut call.exchange {
             passage.owes_ack = invite && response.is_success();
+            passage.due = None;
         }
         if response.is_success() {
             session::agreed(call.leg_mut(from.other()), &response, now);
@@ -267,6 +264,9 @@ impl B2bua {
         }
         session::confirm(call.leg_mut(from), &request, &mut ours, now);
         self.respond(server, ours, now);
+        if request.method == Method::Invite {
+            call.leg_mut(from).unacknowledged = Some(server);
+        }
         if !late {
             call.exchange = None;
             self.media_changed(call, now);

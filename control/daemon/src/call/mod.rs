@@ -73,6 +73,8 @@ pub struct Leg {
     pub session_policy: SessionPolicy,
     /// Its peer takes UPDATE.
     pub takes_update: bool,
+    /// A re-INVITE of its peer's whose 2xx is not acknowledged yet.
+    pub unacknowledged: Option<ServerTx>,
 }
 
 impl Leg {
@@ -99,6 +101,7 @@ impl Leg {
             session: None,
             session_policy: SessionPolicy::default(),
             takes_update: false,
+            unacknowledged: None,
         }
     }
 
@@ -280,6 +283,32 @@ pub struct Passage {
     pub awaits_ack: bool,
     /// The far side's 2xx to the INVITE is here and not acknowledged.
     pub owes_ack: bool,
+    /// No final response of the far side by then: it is asked for by CANCEL.
+    pub due: Option<Instant>,
+}
+
+impl Passage {
+    /// A request of `from`'s that is not sent on yet.
+    pub fn new(from: Side, server: ServerTx, request: Request, negotiates: bool) -> Self {
+        Self {
+            from,
+            server,
+            request,
+            client: None,
+            sequence: 0,
+            negotiates,
+            late_offer: false,
+            awaits_ack: false,
+            owes_ack: false,
+            due: None,
+        }
+    }
+
+    /// Ours to the far side, once when no final response has come in time.
+    pub fn take_overdue(&mut self, now: Instant) -> Option<ClientTx> {
+        self.due.take_if(|due| *due <= now)?;
+        self.client
+    }
 }
 
 /// Commands that were sent to the dataplane together, and what comes after their answers.
@@ -550,6 +579,7 @@ impl Call {
             self.duration_deadline,
             self.end_deadline,
             self.own_offer.as_ref().map(|offer| offer.due),
+            self.exchange.as_ref().and_then(|passage| passage.due),
         ]
         .into_iter()
         .flatten()

@@ -420,9 +420,27 @@ impl Endpoint {
         self.last_id
     }
 
+    /// A random number, and what the secret makes of it: see [`Endpoint::made`].
+    fn new_branch(&mut self) -> String {
+        let random = format!("{:016x}", self.random.random::<u64>());
+        let proof = self.stateless_tag(&random);
+        format!("{MAGIC_COOKIE}{random}{proof}")
+    }
+
+    /// Whether the request that this response answers was made by this layer, though its transaction may
+    /// be long over.
+    pub fn made(&self, response: &Response) -> bool {
+        let via = response.headers.via();
+        let proven = via.as_ref().ok().and_then(|via| {
+            let unique = via.branch()?.strip_prefix(MAGIC_COOKIE)?;
+            unique.split_at_checked(16)
+        });
+        proven.is_some_and(|(random, proof)| self.stateless_tag(random) == proof)
+    }
+
     /// Puts Via on top and completes what may be missing. Gives the branch.
     fn prepare(&mut self, request: &mut Request, target: &Target) -> String {
-        let branch = format!("{MAGIC_COOKIE}{:024x}", self.random.random::<u128>() >> 32);
+        let branch = self.new_branch();
         let rport = if target.transport.is_reliable() {
             ""
         } else {

@@ -2,7 +2,7 @@
 
 use crate::calls;
 use crate::contestant::Contestant;
-use crate::flat::{FEW, MANY};
+use crate::flat::{FEW, MANY, MOST};
 use crate::place::Rig;
 use crate::results::{Aim, Compared, Results, quantity};
 use crate::signalling::System;
@@ -57,6 +57,12 @@ const RELAY: &[Compared<'static>] = &[
     Compared {
         name: "CPU a packet with many flows, one-core",
         of: (ONE_CORE, MANY, quantity::CPU),
+        with: (ONE_CORE, FEW, quantity::CPU),
+        aim: Aim::AtMost(1.5),
+    },
+    Compared {
+        name: "CPU a packet with the most flows, one-core",
+        of: (ONE_CORE, MOST, quantity::CPU),
         with: (ONE_CORE, FEW, quantity::CPU),
         aim: Aim::AtMost(1.5),
     },

@@ -1,18 +1,16 @@
-//! What a sensible person writes first: epoll, `recvmmsg` on each ready socket, `sendmmsg` of what
-//! came. No parsing, no accounting, no sessions. It runs as a process of its own, as the others do.
+//! The bare loop ([`trunkline_bench::bare_loop`]) as a process of its own, as the others are.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
+use trunkline_bench::bare_loop::{Way, relay};
 
-const EVENTS: usize = 256;
-const PER_SOCKET: usize = 8;
-const BYTES: usize = 2048;
+/// The kernel may let go of the ports of a relay just killed a little late.
+const BIND: Duration = Duration::from_secs(2);
 
 /// Options of the hidden subcommand `bare`.
 #[derive(Debug, clap::Args)]
@@ -48,96 +46,39 @@ pub fn run(options: &Options) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let sockets = bind(options)?;
-    let far: Vec<SockaddrIn> = (0..options.calls)
-        .flat_map(|call| {
-            [options.callers, options.callees].map(|first| {
-                let port = first + call * options.step;
-                SockaddrIn::from(SocketAddrV4::new(options.parties, port))
-            })
+    let far = (0..options.calls).flat_map(|call| {
+        [options.callers, options.callees].map(|first| {
+            let port = first + call * options.step;
+            SocketAddrV4::new(options.parties, port)
         })
-        .collect();
+    });
+    // Neighbours are the two parties of a call.
+    let far: Vec<_> = far.collect();
+    let ways = sockets.iter().enumerate().map(|(flow, socket)| Way {
+        from: socket.as_fd(),
+        by: sockets[flow ^ 1].as_fd(),
+        to: far[flow ^ 1],
+    });
+    let ways: Vec<_> = ways.collect();
     println!("ready");
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    for (flow, socket) in sockets.iter().enumerate() {
-        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, flow as u64))?;
-    }
-    let mut events = [EpollEvent::empty(); EVENTS];
-    let mut relay = Relay {
-        received: MultiHeaders::preallocate(PER_SOCKET, None),
-        sending: MultiHeaders::preallocate(PER_SOCKET, None),
-        buffers: vec![[0; BYTES]; PER_SOCKET],
-    };
-    loop {
-        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => 0,
-            other => other?,
-        };
-        for event in &events[..ready] {
-            let flow = event.data() as usize;
-            // Neighbours are the two parties of a call.
-            let other = flow ^ 1;
-            relay.turn(&sockets[flow], &sockets[other], far[other]);
-        }
-    }
+    relay(&ways, |_| true)?;
+    Ok(())
 }
 
 fn bind(options: &Options) -> Result<Vec<UdpSocket>> {
+    let deadline = Instant::now() + BIND;
     (0..2 * options.calls)
         .map(|flow| {
-            let socket = UdpSocket::bind((options.address, options.port + 2 * flow))?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
+            let address = (options.address, options.port + 2 * flow);
+            loop {
+                match UdpSocket::bind(address) {
+                    Ok(socket) => return Ok(socket),
+                    Err(error)
+                        if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {}
+                    Err(error) => return Err(error).with_context(|| format!("{address:?}")),
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         })
         .collect()
-}
-
-struct Relay {
-    received: MultiHeaders<SockaddrIn>,
-    sending: MultiHeaders<SockaddrIn>,
-    buffers: Vec<[u8; BYTES]>,
-}
-
-impl Relay {
-    /// Passes on what waits on one socket. A refused packet is lost, as with any relay; the sink
-    /// counts it.
-    fn turn(&mut self, from: &UdpSocket, by: &UdpSocket, to: SockaddrIn) {
-        let mut lengths = [0; PER_SOCKET];
-        let mut count = 0;
-        {
-            let mut slices: Vec<[IoSliceMut<'_>; 1]> = Vec::with_capacity(PER_SOCKET);
-            slices.extend(
-                self.buffers
-                    .iter_mut()
-                    .map(|buffer| [IoSliceMut::new(buffer)]),
-            );
-            let flags = MsgFlags::MSG_DONTWAIT;
-            let came = recvmmsg(
-                from.as_raw_fd(),
-                &mut self.received,
-                slices.iter_mut(),
-                flags,
-                None,
-            );
-            for message in came.into_iter().flatten() {
-                lengths[count] = message.bytes;
-                count += 1;
-            }
-        }
-        if count == 0 {
-            return;
-        }
-        let mut slices: [[IoSlice<'_>; 1]; PER_SOCKET] = [[IoSlice::new(&[])]; PER_SOCKET];
-        for (slice, (buffer, length)) in slices.iter_mut().zip(self.buffers.iter().zip(lengths)) {
-            *slice = [IoSlice::new(&buffer[..length])];
-        }
-        let to = [Some(to); PER_SOCKET];
-        let _ = sendmmsg(
-            by.as_raw_fd(),
-            &mut self.sending,
-            &slices[..count],
-            &to[..count],
-            [],
-            MsgFlags::MSG_DONTWAIT,
-        );
-    }
 }

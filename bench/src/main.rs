@@ -98,7 +98,7 @@ fn relay(options: &Options) -> Result<()> {
     ];
     let done = rounds(&mut session, &contestants, |bench, rigs| {
         let last = rigs.last().copied().unwrap_or(Rig::Loopback);
-        bench.flat(last, options.many)
+        bench.flat(last, options.many, options.most)
     });
     close(session, done)
 }

@@ -33,6 +33,9 @@ pub struct Options {
     /// Two-way calls of the run with many flows
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub many: u32,
+    /// Two-way calls of the run with the most flows
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub most: u32,
     /// Rate at which CPU a packet is measured, packets/s
     #[arg(long, default_value_t = 100_000.0, value_parser = positive)]
     rate: f64,

@@ -322,6 +322,10 @@ impl Place {
             ip(&format!("-n {name} addr add {address}/24 dev {link}"))?;
             ip(&format!("-n {name} link set {link} up"))?;
         }
+        // Ports that the kernel gives to nobody need no sockets to hold them.
+        let (first, last) = self.relay_ports();
+        let reserved = format!("echo {first}-{last} > /proc/sys/net/ipv4/ip_local_reserved_ports");
+        run(&["ip", "netns", "exec", &relay, "sh", "-c", &reserved])?;
         // Known for good, so that no run waits for an answer.
         let [near_mac, far_mac] = [(&relay, &near), (&load, &far)].map(|(n, l)| mac(n, l));
         ip(&format!(

@@ -25,7 +25,9 @@ fn start(folder: &Path, bench: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new(binary("trunkline-bench"));
     command
         .arg(bench)
-        .args(["--rounds", "1", "--calls", "2", "--many", "60"])
+        .args([
+            "--rounds", "1", "--calls", "2", "--many", "60", "--most", "70",
+        ])
         .args(["--rate", "2000", "--search-to", "3000"])
         .args(arguments)
         .arg("--json")

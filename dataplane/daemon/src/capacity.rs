@@ -7,13 +7,9 @@ use trunkline_config::Config;
 use trunkline_link::limits::EXTENT_BYTES;
 
 /// Descriptors for everything but media: segments, rings, doorbells, the link, logs.
-const FILES_RESERVED: u64 = 256;
-/// Descriptors of one media socket: the conductor's, and the worker's unless its ring holds the
-/// socket.
-const FILES_A_SOCKET: u64 = 2;
-const FILES_A_SOCKET_IN_RING: u64 = 1;
-/// Sockets of a call with one audio line: RTP and RTCP on both sides.
-const SOCKETS_A_CALL: u64 = 4;
+pub const FILES_RESERVED: u64 = 256;
+/// Ports of a call with one audio line: RTP and RTCP on both sides.
+const PORTS_A_CALL: u64 = 4;
 /// Extents of a recorded call: one being filled, one being written.
 const EXTENTS_A_CALL: u64 = 2;
 /// Bytes that a recorded two-way G.711 call with 20 ms a packet takes on disk each second: 100 frames
@@ -26,6 +22,18 @@ const EXTENTS_MAX: u64 = 131_072;
 /// Slots of a worker beyond its even share, because calls do not spread evenly.
 const SLOTS_SPARE: u64 = 256;
 
+/// What holds a port's datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortSockets {
+    /// A socket, open in conductor and worker.
+    Twice,
+    /// A socket, open in the conductor; the worker's ring holds it in its own table, which has the
+    /// same limit as open files.
+    InRing,
+    /// A socket that all ports share.
+    Shared,
+}
+
 /// What fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
@@ -35,8 +43,8 @@ pub struct Capacity {
     pub port_pairs: u64,
     /// Calls that the ports have room for.
     pub calls_by_ports: u64,
-    /// Calls that the open files have room for.
-    pub calls_by_files: u64,
+    /// Calls that the open files have room for; `None`: calls take none.
+    pub calls_by_files: Option<u64>,
     /// Calls that can be recorded at once with the extents that memory has room for.
     pub calls_by_memory: u64,
     /// Extents of the pool.
@@ -46,23 +54,28 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Works it out for a number of workers. `rings`: they hold their sockets in io_uring's own
-    /// table, which has the same limit as open files.
+    /// Works it out for a number of workers.
     #[must_use]
-    pub fn of(config: &Config, workers: u64, rings: bool, files: u64, memory_bytes: u64) -> Self {
-        let files_a_socket = if rings {
-            FILES_A_SOCKET_IN_RING
-        } else {
-            FILES_A_SOCKET
-        };
+    pub fn of(
+        config: &Config,
+        workers: u64,
+        sockets: PortSockets,
+        files: u64,
+        memory_bytes: u64,
+    ) -> Self {
+        let files_to_use = files.saturating_sub(FILES_RESERVED);
         let port_pairs: u64 = config
             .interfaces
             .iter()
             .map(|interface| u64::from(interface.ports.pairs()))
             .sum();
-        let calls_by_ports = 2 * port_pairs / SOCKETS_A_CALL;
-        let calls_by_files = files.saturating_sub(FILES_RESERVED) / files_a_socket / SOCKETS_A_CALL;
-        let calls = calls_by_ports.min(calls_by_files);
+        let calls_by_ports = 2 * port_pairs / PORTS_A_CALL;
+        let calls_by_files = match sockets {
+            PortSockets::Twice => Some(files_to_use / 2 / PORTS_A_CALL),
+            PortSockets::InRing => Some(files_to_use / PORTS_A_CALL),
+            PortSockets::Shared => None,
+        };
+        let calls = calls_by_ports.min(calls_by_files.unwrap_or(u64::MAX));
         let by_memory = memory_bytes / 4 / EXTENT_BYTES as u64;
         let extents = (calls * EXTENTS_A_CALL + EXTENTS_MIN)
             .min(by_memory)
@@ -73,8 +86,12 @@ impl Capacity {
         } else {
             share.min(2 * port_pairs)
         };
-        // The worker's table of sockets may not be larger than the limit of open files.
-        let slots = slots.min(files.saturating_sub(FILES_RESERVED)).max(4);
+        let slots = match sockets {
+            PortSockets::Shared => slots,
+            // The worker's table of sockets may not be larger than the limit of open files.
+            _ => slots.min(files_to_use),
+        };
+        let slots = slots.max(4);
         let slots_a_worker = u32::try_from(slots).unwrap_or(u32::MAX);
         Self {
             files,
@@ -90,7 +107,8 @@ impl Capacity {
     /// Calls with one audio line that fit.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.calls_by_ports.min(self.calls_by_files)
+        self.calls_by_ports
+            .min(self.calls_by_files.unwrap_or(u64::MAX))
     }
 
     /// What the disk has to take when every call that fits is recorded, bytes/s.
@@ -99,14 +117,34 @@ impl Capacity {
         self.calls().min(self.calls_by_memory) * RECORDED_BYTES_PER_S
     }
 
-    /// The log line.
-    pub fn log(&self) {
+    /// What bounds the calls, in words.
+    #[must_use]
+    pub fn room(&self) -> String {
+        let by_ports = format!("the ports have room for {} calls", self.calls_by_ports);
+        match self.calls_by_files {
+            None => by_ports,
+            Some(calls) => format!(
+                "{by_ports}, the limit of open files ({}) for {calls}",
+                self.files
+            ),
+        }
+    }
+
+    /// The log line. `without_sockets`: ports have none of their own.
+    pub fn log(&self, without_sockets: bool) {
         tracing::info!(
             calls = self.calls(),
             port_pairs = self.port_pairs,
             calls_by_ports = self.calls_by_ports,
+            ports = if without_sockets {
+                "share sockets"
+            } else {
+                "have a socket each"
+            },
             open_files = self.files,
-            calls_by_files = self.calls_by_files,
+            calls_by_files = self
+                .calls_by_files
+                .map_or("any".to_owned(), |calls| calls.to_string()),
             recorded_calls_by_memory = self.calls_by_memory,
             extents = self.extents,
             extents_mib = self.extents * EXTENT_BYTES as u64 / (1 << 20),
@@ -146,18 +184,21 @@ mod tests {
     #[test]
     fn what_fits_is_the_least_of_ports_and_files() {
         let config = Config::default();
-        let wide = Capacity::of(&config, 1, false, 1 << 20, 64 << 30);
+        let wide = Capacity::of(&config, 1, PortSockets::Twice, 1 << 20, 64 << 30);
         assert_eq!((wide.port_pairs, wide.calls_by_ports), (8192, 4096));
         assert_eq!(wide.slots_a_worker, 16_384);
         assert_eq!(wide.extents, 4096 * 2 + 512);
         assert_eq!(wide.calls_by_memory, 4096 + 256);
         assert_eq!(wide.disk_bytes_per_s(), 4096 * 19_504);
-        let narrow = Capacity::of(&config, 4, false, 1_024, 1 << 20);
-        assert_eq!(narrow.calls_by_files, 96);
+        let narrow = Capacity::of(&config, 4, PortSockets::Twice, 1_024, 1 << 20);
+        assert_eq!(narrow.calls_by_files, Some(96));
         assert_eq!(narrow.extents, EXTENTS_MIN);
         assert_eq!(narrow.slots_a_worker, 768);
-        let in_rings = Capacity::of(&config, 4, true, 20_000, 1 << 20);
-        assert_eq!((in_rings.calls_by_files, in_rings.calls()), (4_936, 4_096));
+        let in_rings = Capacity::of(&config, 4, PortSockets::InRing, 20_000, 1 << 20);
+        assert_eq!(in_rings.calls_by_files, Some(4_936));
+        assert_eq!(in_rings.calls(), 4_096);
+        let shared = Capacity::of(&config, 1, PortSockets::Shared, 1_024, 1 << 20);
+        assert_eq!((shared.calls(), shared.slots_a_worker), (4_096, 16_384));
     }
 
     #[test]

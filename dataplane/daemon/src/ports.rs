@@ -8,31 +8,29 @@
 //! ```
 //! A resting pair holds no socket, so that a datagram still under way to an old call meets nobody.
 //! Free pairs are taken in the order in which they became free: oldest first.
+//!
+//! Where the workers need no sockets a bind only shows that nobody else has the pair, and nothing is
+//! held: whoever binds it later gets none of its datagrams. So the range must be one that the kernel
+//! does not give away ([`keeps_out_of`]).
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use trunkline_config::PortRange;
+use trunkline_device::media_socket;
 use trunkline_link::limits::{PORT_REST_MIN_S, PORT_REST_S};
 
-/// Receive buffer of one port, in bytes; the kernel doubles it for its own bookkeeping.
-const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-/// DSCP EF (RFC 3246) in the upper six bits of TOS and traffic class.
-const TRAFFIC_CLASS: u32 = 46 << 2;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Two bound sockets on neighbouring ports.
+/// Two neighbouring ports of ours.
 #[derive(Debug)]
-pub struct BoundPair {
+pub struct PortPair {
     /// The even port.
     pub port: u16,
-    /// Its socket.
-    pub rtp: OwnedFd,
-    /// The socket of the port after it.
-    pub rtcp: OwnedFd,
+    /// Its socket and that of the port after it, where ports have sockets.
+    pub sockets: Option<[OwnedFd; 2]>,
 }
 
 /// Why there is no pair.
@@ -89,10 +87,11 @@ pub struct PortCounts {
 #[derive(Debug)]
 pub struct PortPool {
     address: IpAddr,
+    holds: bool,
     first: u16,
     states: Vec<State>,
     free: VecDeque<u16>,
-    warm: VecDeque<BoundPair>,
+    warm: VecDeque<PortPair>,
     warm_target: usize,
     resting: VecDeque<Rest>,
     rests_cut: u64,
@@ -100,14 +99,15 @@ pub struct PortPool {
 }
 
 impl PortPool {
-    /// A pool that keeps `warm_target` pairs bound.
+    /// A pool that keeps `warm_target` pairs ready. `holds`: pairs come with their sockets.
     #[must_use]
-    pub fn new(address: IpAddr, range: PortRange, warm_target: usize) -> Self {
+    pub fn new(address: IpAddr, range: PortRange, warm_target: usize, holds: bool) -> Self {
         let pairs = range.pairs() as usize;
         let first = range.first + (range.first & 1);
         let free = (0..pairs).map(|index| first + 2 * index as u16).collect();
         Self {
             address,
+            holds,
             first,
             states: vec![State::Free; pairs],
             free,
@@ -129,14 +129,14 @@ impl PortPool {
     ///
     /// # Errors
     /// `NonePresent`, `System`.
-    pub fn take(&mut self, now_ns: u64) -> Result<BoundPair, TakeError> {
+    pub fn take(&mut self, now_ns: u64) -> Result<PortPair, TakeError> {
         self.end_rests(now_ns);
         if let Some(pair) = self.warm.pop_front() {
             self.set(pair.port, State::Used);
             return Ok(pair);
         }
         while let Some(port) = self.free.pop_front() {
-            match bind_pair(self.address, port) {
+            match self.bind(port) {
                 Ok(pair) => {
                     self.set(port, State::Used);
                     return Ok(pair);
@@ -149,7 +149,7 @@ impl PortPool {
                 break;
             }
             self.resting.pop_front();
-            match bind_pair(self.address, rest.port) {
+            match self.bind(rest.port) {
                 Ok(pair) => {
                     self.rests_cut += u64::from(!rest.foreign);
                     self.set(rest.port, State::Used);
@@ -165,7 +165,7 @@ impl PortPool {
     ///
     /// # Errors
     /// `OutOfRange`, `InUse`, `Foreign` (try again), `System`.
-    pub fn take_fixed(&mut self, port: u16, now_ns: u64) -> Result<BoundPair, TakeError> {
+    pub fn take_fixed(&mut self, port: u16, now_ns: u64) -> Result<PortPair, TakeError> {
         let place = self.place(port).ok_or(TakeError::OutOfRange)?;
         match self.states[place] {
             State::Used => return Err(TakeError::InUse),
@@ -180,7 +180,7 @@ impl PortPool {
             State::Free => self.free.retain(|free| *free != port),
             State::Resting => self.resting.retain(|rest| rest.port != port),
         }
-        match bind_pair(self.address, port) {
+        match self.bind(port) {
             Ok(pair) => {
                 self.states[place] = State::Used;
                 Ok(pair)
@@ -206,7 +206,7 @@ impl PortPool {
     }
 
     /// A pair that was taken and that nobody has heard of: it is warm again.
-    pub fn give_back(&mut self, pair: BoundPair) {
+    pub fn give_back(&mut self, pair: PortPair) {
         self.set(pair.port, State::Warm);
         self.warm.push_front(pair);
     }
@@ -222,7 +222,7 @@ impl PortPool {
             let Some(port) = self.free.pop_front() else {
                 return false;
             };
-            match bind_pair(self.address, port) {
+            match self.bind(port) {
                 Ok(pair) => {
                     self.set(port, State::Warm);
                     self.warm.push_back(pair);
@@ -249,6 +249,15 @@ impl PortPool {
             rests_cut: self.rests_cut,
             binds_failed: self.binds_failed,
         }
+    }
+
+    fn bind(&self, port: u16) -> io::Result<PortPair> {
+        let socket = |port| media_socket(SocketAddr::new(self.address, port));
+        let sockets = [socket(port)?, socket(port + 1)?];
+        Ok(PortPair {
+            port,
+            sockets: self.holds.then_some(sockets),
+        })
     }
 
     fn end_rests(&mut self, now_ns: u64) {
@@ -292,29 +301,31 @@ impl PortPool {
     }
 }
 
-fn bind_pair(address: IpAddr, port: u16) -> io::Result<BoundPair> {
-    let rtp = bind_socket(SocketAddr::new(address, port))?;
-    let rtcp = bind_socket(SocketAddr::new(address, port + 1))?;
-    Ok(BoundPair { port, rtp, rtcp })
+/// Whether the kernel gives none of these ports to programs that ask for any port.
+///
+/// # Errors
+/// It does not say.
+pub fn keeps_out_of(range: PortRange) -> io::Result<bool> {
+    let read = |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+    let given = read("ip_local_port_range")?;
+    let reserved = read("ip_local_reserved_ports")?;
+    Ok(is_kept(range, &given, &reserved))
 }
 
-/// A media socket: non-blocking, small receive buffer, expedited forwarding, own family only.
-fn bind_socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    socket.set_nonblocking(true)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        socket.set_tclass_v6(TRAFFIC_CLASS)?;
-    } else {
-        socket.set_tos_v4(TRAFFIC_CLASS)?;
+/// `given`: two numbers; `reserved`: numbers and ranges with commas between them.
+fn is_kept(range: PortRange, given: &str, reserved: &str) -> bool {
+    let mut given = given.split_whitespace().map(str::parse);
+    let (Some(Ok(first)), Some(Ok(last))) = (given.next(), given.next()) else {
+        return false;
+    };
+    let mut open: Vec<u16> = (range.first.max(first)..=range.last.min(last)).collect();
+    for part in reserved.trim().split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse()) {
+            open.retain(|port| !(from..=to).contains(port));
+        }
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    open.is_empty()
 }
 
 /// A loopback address of its own for each test of each process, so that ports are free.
@@ -329,13 +340,15 @@ pub(crate) fn test_host(number: u8) -> std::net::Ipv4Addr {
 mod tests {
     use std::net::{Ipv6Addr, UdpSocket};
 
+    use socket2::Socket;
+
     use super::*;
 
     const START: u64 = 1_000 * SECOND_NS;
 
     /// A pool of few pairs on a loopback address of its own.
     fn pool(host: u8, first: u16, last: u16) -> PortPool {
-        PortPool::new(test_host(host).into(), PortRange { first, last }, 2)
+        PortPool::new(test_host(host).into(), PortRange { first, last }, 2, true)
     }
 
     #[test]
@@ -347,9 +360,9 @@ mod tests {
         let second = pool.take(START).unwrap();
         assert_eq!((first.port, second.port), (40002, 40004));
         assert!(matches!(pool.take(START), Err(TakeError::NonePresent)));
-        let rtcp = UdpSocket::from(second.rtcp);
+        let [rtp, _] = first.sockets.unwrap().map(UdpSocket::from);
+        let [_, rtcp] = second.sockets.unwrap().map(UdpSocket::from);
         assert_eq!(rtcp.local_addr().unwrap().port(), 40005);
-        let rtp = UdpSocket::from(first.rtp);
         rtcp.send_to(b"over", rtp.local_addr().unwrap()).unwrap();
         rtp.set_nonblocking(false).unwrap();
         assert_eq!(rtp.recv(&mut [0; 16]).unwrap(), 4);
@@ -427,16 +440,51 @@ mod tests {
     fn sockets_are_marked_for_expedited_forwarding() {
         let mut pool = pool(6, 40000, 40001);
         let pair = pool.take(START).unwrap();
-        assert_eq!(Socket::from(pair.rtp).tos_v4().unwrap(), TRAFFIC_CLASS);
+        let [rtp, _] = pair.sockets.unwrap().map(Socket::from);
+        assert_eq!(rtp.tos_v4().unwrap(), 46 << 2);
         let range = PortRange {
             first: 40100,
             last: 40101,
         };
-        let mut pool = PortPool::new(Ipv6Addr::LOCALHOST.into(), range, 0);
+        let mut pool = PortPool::new(Ipv6Addr::LOCALHOST.into(), range, 0, true);
         match pool.take(START) {
-            Ok(pair) => assert_eq!(Socket::from(pair.rtcp).tclass_v6().unwrap(), TRAFFIC_CLASS),
+            Ok(pair) => {
+                let [_, rtcp] = pair.sockets.unwrap().map(Socket::from);
+                assert_eq!(rtcp.tclass_v6().unwrap(), 46 << 2);
+            }
             // A machine without IPv6.
             Err(error) => assert!(matches!(error, TakeError::System(_))),
         }
+    }
+
+    #[test]
+    fn a_pool_that_holds_nothing_still_passes_over_what_somebody_else_has() {
+        let range = PortRange {
+            first: 40000,
+            last: 40003,
+        };
+        let mut pool = PortPool::new(test_host(7).into(), range, 2, false);
+        let foreign = UdpSocket::bind((pool.address(), 40001)).unwrap();
+        while pool.housekeep(START, 8) {}
+        let pair = pool.take(START).unwrap();
+        assert_eq!(pair.port, 40002);
+        assert!(pair.sockets.is_none());
+        drop(UdpSocket::bind((pool.address(), 40003)).unwrap());
+        drop(foreign);
+        assert_eq!(pool.take_fixed(40000, START).unwrap().port, 40000);
+    }
+
+    #[test]
+    fn ports_are_kept_when_the_kernel_gives_none_of_them_away() {
+        let range = PortRange {
+            first: 20_000,
+            last: 40_000,
+        };
+        assert!(is_kept(range, "50000 60999", ""));
+        assert!(is_kept(range, "1024\t19999\n", "\n"));
+        assert!(!is_kept(range, "32768 60999", ""));
+        assert!(!is_kept(range, "32768 60999", "5060,32768-39999"));
+        assert!(is_kept(range, "32768 60999", "5060,32768-39999,40000\n"));
+        assert!(!is_kept(range, "", ""));
     }
 }

@@ -41,9 +41,9 @@ use trunkline_link::shared_map::duplicate;
 use trunkline_sn3::Keys;
 use trunkline_sn3::file::Way;
 
-use crate::capacity::{Capacity, memory_available, raise_file_limit};
+use crate::capacity::{Capacity, FILES_RESERVED, PortSockets, memory_available, raise_file_limit};
 use crate::conductor::{Conductor, Parts, RecorderSeat, StopSignal, Timing};
-use crate::ports::PortPool;
+use crate::ports::{PortPool, keeps_out_of};
 use crate::recorder::{self, CaptureQueues, RecorderParts, RecorderSettings};
 use crate::worker::Worker;
 use crate::worker::message::{Bell, Idle, WorkerConfig, WorkerQueues};
@@ -66,26 +66,19 @@ const WARM_PAIRS: usize = 64;
 pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Result<()> {
     let files = raise_file_limit().context("cannot raise the limit of open files")?;
     let cores = choose_cores(&config.dataplane.cores)?;
-    let rings =
-        config.dataplane.backend == trunkline_config::Backend::Uring && UringDevice::is_allowed();
-    let capacity = Capacity::of(config, cores.len() as u64, rings, files, memory_available());
     check_addresses(config)?;
-    if let Some(limit) = config.sip.calls_max
-        && u64::from(limit) > capacity.calls()
-    {
-        bail!(
-            "sip.calls_max = {limit} does not fit: the ports have room for {} calls, the limit of open files ({files}) for {}",
-            capacity.calls_by_ports,
-            capacity.calls_by_files
-        );
-    }
     let _lock = lock_data_dir(&config.data_dir)?;
+    leave_cores_to_workers(&cores);
+    let (_routes, mut route_seats) = start_routes(config.dataplane.backend, cores.len());
+    let memory = memory_available();
+    let fits =
+        |sockets: PortSockets| Capacity::of(config, cores.len() as u64, sockets, files, memory);
+    // What the workers' devices will say is known once they run.
+    let hoped = hope(config, !route_seats.is_empty());
+    let mut capacity = fits(hoped);
 
     let (counters, writers) = Counters::create(cores.len()).context("counter pages")?;
     writers.conductor.set(ConductorCounter::FilesMax, files);
-    writers
-        .conductor
-        .set(ConductorCounter::CallsMax, capacity.calls());
     let (pool, extents) = Pool::create(capacity.extents as usize).context("extent pool")?;
     let socket = config.dataplane_socket();
 
@@ -117,7 +110,6 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
     settings.keys = Keys::load(config.recording.key_file.as_deref())?;
     // Calls that began together close their extents together: one each has to be ready.
     settings.ready_extents = (pool.extents() / (2 * cores.len())).max(1);
-    leave_cores_to_workers(&cores);
     let recorder_thread = recorder::spawn(RecorderParts {
         settings,
         queues: seats.iter().map(|seat| seat.capture.clone()).collect(),
@@ -129,28 +121,39 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
         counters: writers.recorder,
     })
     .context("recorder")?;
-    let (_routes, mut route_seats) = start_routes(config.dataplane.backend, cores.len());
     let mut worker_threads = Vec::new();
+    let mut without_sockets = hoped == PortSockets::Shared;
     for (number, (core, counters)) in cores.iter().zip(writers.workers).enumerate() {
         let plan = WorkerPlan {
             number: number as u16,
             core: *core,
             slots: capacity.slots_a_worker,
+            sockets_max: u32::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(u32::MAX),
             backend: config.dataplane.backend,
             idle: config.dataplane.idle,
             mask_events: config.recording.dtmf == Dtmf::Mask,
         };
         let routes = route_seats.pop();
-        worker_threads.push(start_worker(plan, routes, seats[number].clone(), counters)?);
+        let (thread, needs_no_sockets) =
+            start_worker(plan, routes, seats[number].clone(), counters)?;
+        without_sockets &= needs_no_sockets;
+        worker_threads.push(thread);
     }
+    if hoped == PortSockets::Shared && !without_sockets {
+        capacity = fits(PortSockets::InRing);
+    }
+    check_calls_max(config, &capacity)?;
+    writers
+        .conductor
+        .set(ConductorCounter::CallsMax, capacity.calls());
 
     // Listening comes last: who can attach finds everything running.
     let server = Server::listen(&socket, counters.file(), pool.file())
         .with_context(|| format!("cannot listen on {}", socket.display()))?;
-    let pools = config
-        .interfaces
-        .iter()
-        .map(|interface| PortPool::new(interface.address, interface.ports, WARM_PAIRS));
+    let pools = config.interfaces.iter().map(|interface| {
+        let (address, ports) = (interface.address, interface.ports);
+        PortPool::new(address, ports, WARM_PAIRS, !without_sockets)
+    });
     let conductor = Conductor::new(Parts {
         server,
         pools: pools.collect(),
@@ -163,7 +166,7 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
         counters: writers.conductor,
         timing,
     });
-    capacity.log();
+    capacity.log(without_sockets);
     tracing::info!(socket = %socket.display(), workers = cores.len(), "ready");
     // Without systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -174,6 +177,41 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
         if thread.is_finished() {
             thread.join().map_err(|_| anyhow!("a thread panicked"))?;
         }
+    }
+    Ok(())
+}
+
+/// What holds the ports' datagrams if kernel and rights allow it.
+fn hope(config: &Config, frames: bool) -> PortSockets {
+    let uring = config.dataplane.backend == trunkline_config::Backend::Uring;
+    if !uring || !UringDevice::is_allowed() {
+        return PortSockets::Twice;
+    }
+    let given_away = config.interfaces.iter().find(|interface| {
+        let kept = keeps_out_of(interface.ports);
+        !kept.unwrap_or(false)
+    });
+    match given_away {
+        Some(interface) => {
+            tracing::warn!(
+                interface = interface.name,
+                ports = %interface.ports,
+                "the kernel gives these ports to other programs: a socket holds each; reserve them by net.ipv4.ip_local_reserved_ports to do without"
+            );
+            PortSockets::InRing
+        }
+        None if frames => PortSockets::Shared,
+        None => PortSockets::InRing,
+    }
+}
+
+/// More calls than fit would be refused one by one: better not to start.
+fn check_calls_max(config: &Config, capacity: &Capacity) -> Result<()> {
+    let Some(limit) = config.sip.calls_max else {
+        return Ok(());
+    };
+    if u64::from(limit) > capacity.calls() {
+        bail!("sip.calls_max = {limit} does not fit: {}", capacity.room());
     }
     Ok(())
 }
@@ -263,6 +301,7 @@ struct WorkerPlan {
     number: u16,
     core: Option<usize>,
     slots: u32,
+    sockets_max: u32,
     backend: trunkline_config::Backend,
     idle: trunkline_config::Idle,
     mask_events: bool,
@@ -293,13 +332,13 @@ fn start_routes(
 }
 
 /// Starts a worker's thread: pinned first, so that its memory is its core's, then the device, which
-/// belongs to the thread that opens it. Returns once it runs.
+/// belongs to the thread that opens it. Returns once it runs, and whether ports need no sockets there.
 fn start_worker(
     plan: WorkerPlan,
     routes: Option<RouteSeat>,
     queues: WorkerQueues,
     counters: CounterWriter,
-) -> Result<JoinHandle<()>> {
+) -> Result<(JoinHandle<()>, bool)> {
     let (started, starts) = std::sync::mpsc::channel();
     let name = format!("worker-{}", plan.number);
     let thread = std::thread::Builder::new()
@@ -307,8 +346,8 @@ fn start_worker(
         .spawn(move || {
             let _guard = AbortOnPanic(name);
             match open_worker(plan, routes, queues, counters) {
-                Ok(worker) => {
-                    let _ = started.send(Ok(()));
+                Ok((worker, needs_no_sockets)) => {
+                    let _ = started.send(Ok(needs_no_sockets));
                     if let Err(error) = worker() {
                         tracing::error!(%error, "a worker cannot go on; the dataplane ends");
                         std::process::abort();
@@ -320,19 +359,22 @@ fn start_worker(
             }
         })
         .context("cannot start a thread")?;
-    starts
+    let needs_no_sockets = starts
         .recv()
         .map_err(|_| anyhow!("a worker ended while starting"))??;
-    Ok(thread)
+    Ok((thread, needs_no_sockets))
 }
 
-/// Pins the calling thread, opens its device, and gives back the worker, ready to run.
+type RunWorker = Box<dyn FnOnce() -> std::io::Result<()>>;
+
+/// Pins the calling thread, opens its device, and gives back the worker, ready to run, and whether
+/// ports need no sockets there.
 fn open_worker(
     plan: WorkerPlan,
     routes: Option<RouteSeat>,
     queues: WorkerQueues,
     counters: CounterWriter,
-) -> Result<Box<dyn FnOnce() -> std::io::Result<()>>> {
+) -> Result<(RunWorker, bool)> {
     if let Some(core) = plan.core {
         let known = core < nix::sched::CpuSet::count();
         if !known || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
@@ -342,6 +384,7 @@ fn open_worker(
     let doorbell = duplicate(queues.worker_bell.doorbell()).context("eventfd")?;
     let device = DeviceConfig {
         slots_max: plan.slots,
+        sockets_max: plan.sockets_max,
         doorbell: Some(doorbell),
         routes,
         ..Default::default()
@@ -374,12 +417,13 @@ fn open_worker(
     tracing::info!(worker = plan.number, core = ?plan.core, backend = name, reason, "worker");
     Ok(match opened {
         Opened::Uring(device) => {
+            let needs_no_sockets = device.needs_no_sockets();
             let worker = Worker::new(worker, device, queues, counters);
-            Box::new(move || worker.run())
+            (Box::new(move || worker.run()), needs_no_sockets)
         }
         Opened::Mmsg { device, .. } => {
             let worker = Worker::new(worker, device, queues, counters);
-            Box::new(move || worker.run())
+            (Box::new(move || worker.run()), false)
         }
     })
 }

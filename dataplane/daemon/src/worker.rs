@@ -275,7 +275,11 @@ impl<D: Device> Worker<D> {
             };
             engine.handle_timeout(now_ns, &mut hands);
         }
-        self.unread.read_again(now_ns, &mut self.device);
+        if self.unread.is_due(now_ns) {
+            // Before: a port that is read again is no longer looked at.
+            self.take_unread_drops();
+            self.unread.read_again(now_ns, &mut self.device);
+        }
         self.look_for_shared_drops(now_ns);
         self.report_progress(now_ns);
         self.report_fork_progress(now_ns);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::buffer::Buffer;
 use crate::routes::RouteSeat;
+use crate::socket::media_socket;
 
 /// A received datagram.
 #[derive(Debug)]
@@ -83,6 +84,8 @@ pub struct Counters {
     pub sent: u64,
     /// Those that left as whole frames, past the kernel's own routing.
     pub framed: u64,
+    /// Those that left as whole IP packets by a socket that many ports share.
+    pub shared: u64,
     /// Datagrams not sent: refused by the kernel, or no buffer for the copy, or an empty slot.
     pub send_failed: u64,
     /// Datagrams that filled their buffer (also in `received`).
@@ -151,8 +154,10 @@ pub(crate) fn is_icmp_error(errno: i32) -> bool {
 /// Sizes of a device. All memory is allocated when it is opened.
 #[derive(Debug)]
 pub struct Config {
-    /// Sockets held at once; at most RLIMIT_NOFILE.
+    /// Ports open at once.
     pub slots_max: u32,
+    /// Sockets held at once, below RLIMIT_NOFILE ([`UringDevice`](crate::UringDevice) only).
+    pub sockets_max: u32,
     /// Receive buffers, a power of two, 64..=32768.
     pub buffers: u32,
     /// Further buffers, for copies being sent.
@@ -174,6 +179,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             slots_max: 4096,
+            sockets_max: u32::MAX,
             buffers: 2048,
             copies: 512,
             batch_max: 256,
@@ -223,6 +229,20 @@ pub trait Device {
     /// The slot is out of range or not free, or the socket is refused; the socket is closed.
     fn install(&mut self, slot: u32, socket: OwnedFd) -> Result<(), DeviceError>;
 
+    /// Opens a port at a free slot without a socket of its own where the device can do so, else by
+    /// [`install`](Self::install) of a socket bound here. Nobody else should be able to get the port:
+    /// the address must be ours, and the number out of the range that the kernel gives away.
+    ///
+    /// # Errors
+    /// The slot is out of range or not free, or the kernel refuses the port.
+    fn install_port(&mut self, slot: u32, address: SocketAddr) -> Result<(), DeviceError> {
+        let socket = media_socket(address).map_err(|source| DeviceError::System {
+            what: "bind a media port",
+            source,
+        })?;
+        self.install(slot, socket)
+    }
+
     /// Stops receiving at once and closes the socket. The slot is free, and the port really closed,
     /// once [`SlotEvent::Closed`] has been seen. Sends queued before still go out.
     ///
@@ -230,13 +250,20 @@ pub trait Device {
     /// The slot is out of range or holds no socket.
     fn remove(&mut self, slot: u32) -> Result<(), DeviceError>;
 
-    /// Leaves a slot's socket unread until [`resume`](Self::resume): what comes fills it, and what it
-    /// cannot hold the kernel drops and counts. Sends go on. False when the slot holds no socket or
+    /// Leaves a slot's port unread until [`resume`](Self::resume): what comes is dropped and counted,
+    /// by [`take_unread_drops`](Self::take_unread_drops) where the ports share a socket, else by the
+    /// kernel once the port's own socket is full. Sends go on. False when the slot holds no socket or
     /// is paused already. Datagrams that were taken from the socket before are still delivered.
     fn pause(&mut self, slot: u32) -> bool;
 
-    /// Reads a paused slot's socket again; nothing when it is not paused.
+    /// Reads a paused slot's port again; nothing when it is not paused.
     fn resume(&mut self, slot: u32);
+
+    /// Datagrams dropped at a slot's port while it was paused, since the last call; what its own
+    /// socket dropped is not among them ([`socket_drops`](crate::socket_drops)).
+    fn take_unread_drops(&mut self, _slot: u32) -> u64 {
+        0
+    }
 
     /// Says whom a slot's port is open to from now on; a port just installed is open to all. The
     /// device may throw away what comes from others, where it can do so for less than it costs to
@@ -248,8 +275,8 @@ pub trait Device {
     fn slot_event(&mut self) -> Option<SlotEvent>;
 
     /// Appends what has arrived to `batch`, at most [`Config::batch_max`] datagrams, and says how
-    /// many. Does not wait. Order is kept within a slot, except around `install` and `pause`, when
-    /// a shared socket and the slot's own may both hold datagrams of it.
+    /// many. Does not wait. Order is kept within a slot, except around `install`, when a shared
+    /// socket and the slot's own may both hold datagrams of it.
     fn receive(&mut self, batch: &mut Vec<Received>) -> usize;
 
     /// Queues a datagram to be sent from a slot; it goes out with [`flush`](Self::flush) at the

@@ -36,4 +36,5 @@ pub use mmsg::MmsgDevice;
 pub use routes::{RouteSeat, Routes};
 pub use select::{Backend, Opened, open};
 pub use sim::{SimDevice, SimNet};
+pub use socket::media_socket;
 pub use uring::UringDevice;

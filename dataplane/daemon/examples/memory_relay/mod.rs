@@ -14,8 +14,8 @@ use crossbeam::queue::ArrayQueue;
 use trunkline_dataplane::recorder::message::{CaptureQueues, Closed};
 use trunkline_dataplane::worker::Worker;
 use trunkline_dataplane::worker::message::{
-    Bell, Idle, MediaInstall, PortInstall, SessionInstall, SocketInstall, TapStart, WorkerCommand,
-    WorkerConfig, WorkerQueues,
+    Bell, Idle, MediaInstall, PortInstall, PortSocket, SessionInstall, SocketInstall, TapStart,
+    WorkerCommand, WorkerConfig, WorkerQueues,
 };
 use trunkline_device::{
     Buffer, Counters as DeviceCounters, Device, DeviceError, Pool as BufferPool, Received,
@@ -323,7 +323,7 @@ fn session_install(session: u64, first: u32) -> Result<SessionInstall, String> {
         let file = File::open("/dev/null").map_err(|error| error.to_string())?;
         Ok::<_, String>(SocketInstall {
             slot,
-            socket: file.into(),
+            socket: PortSocket::Bound(file.into()),
         })
     };
     let port = |slot: u32| {

@@ -7,7 +7,6 @@
 //! threads; packets are what the relay sent.
 #![allow(unsafe_code)]
 
-mod bare;
 mod generator;
 mod measure;
 mod network;

@@ -1,14 +1,14 @@
 //! The relay under test: its sockets, and one of the variants that works on them.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use trunkline_bench::bare_loop::{self, Way};
 use trunkline_device::{Config, Device, MmsgDevice, RouteSeat, Routes, UringDevice};
 
-use crate::bare;
 use crate::network::{Network, pin};
 use crate::worker::{self, Running};
 
@@ -182,6 +182,7 @@ impl Relay {
                     .then(|| worker::record_directory(&setup.record_to));
                 let work = worker::Work {
                     sockets,
+                    holds: io != Io::Framed,
                     far,
                     source,
                     record_to,
@@ -290,7 +291,7 @@ fn run_loop(
         }
         Variant::Bare | Variant::Worker(_) | Variant::Record(_) => {
             progress.ready();
-            bare::relay(&inward, &outward, far, progress);
+            bare(&inward, &outward, far, progress);
         }
     }
 }
@@ -321,6 +322,25 @@ fn forward<D: Device>(
         let counters = device.counters();
         progress.publish(counters.sent, counters.syscalls, counters.send_failed);
     }
+}
+
+/// The loop to compare with.
+fn bare(inward: &[OwnedFd], outward: &[OwnedFd], far: &[SocketAddr], progress: &Progress) {
+    let sockets = inward.iter().zip(outward);
+    let ways = sockets.zip(far).filter_map(|((from, by), far)| match far {
+        SocketAddr::V4(to) => Some(Way {
+            from: from.as_fd(),
+            by: by.as_fd(),
+            to: *to,
+        }),
+        SocketAddr::V6(_) => None,
+    });
+    let ways: Vec<_> = ways.collect();
+    let go_on = |totals: bare_loop::Totals| {
+        progress.publish(totals.sent, totals.calls, 0);
+        !progress.stopped()
+    };
+    bare_loop::relay(&ways, go_on).expect("epoll");
 }
 
 /// Sockets as the conductor binds them, and their addresses.

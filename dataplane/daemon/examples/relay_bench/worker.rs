@@ -1,7 +1,7 @@
 //! The dataplane's own worker and recorder, as the process runs them: sessions are installed by the
 //! conductor's commands, recordings go to segments on disk.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use trunkline_dataplane::recorder::message::CaptureQueues;
 use trunkline_dataplane::recorder::{self, RecorderCommand, RecorderNotice, RecorderSettings};
 use trunkline_dataplane::worker::Worker;
 use trunkline_dataplane::worker::message::{
-    Bell, Idle, MediaInstall, PortInstall, SessionInstall, SocketInstall, TapStart, WorkerCommand,
-    WorkerConfig, WorkerEvent, WorkerQueues,
+    Bell, Idle, MediaInstall, PortInstall, PortSocket, SessionInstall, SocketInstall, TapStart,
+    WorkerCommand, WorkerConfig, WorkerEvent, WorkerQueues,
 };
 use trunkline_device::{Config, MmsgDevice, RouteSeat, UringDevice};
 use trunkline_link::counters::{CounterReader, CounterWriter, Counters, WorkerCounter};
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Work {
     /// For each flow: the caller's RTP and RTCP, the callee's RTP and RTCP.
     pub sockets: Vec<[OwnedFd; 4]>,
+    /// Ports keep their sockets.
+    pub holds: bool,
     pub far: Vec<SocketAddr>,
     pub source: SocketAddr,
     /// Where segments go, when the flows are recorded.
@@ -165,7 +167,7 @@ impl Running {
     fn install(&mut self, work: Work) -> Result<(), String> {
         for (flow, (sockets, far)) in work.sockets.into_iter().zip(&work.far).enumerate() {
             let session = flow as u64 + 1;
-            let install = session_install(session, flow as u32 * SLOTS, sockets);
+            let install = session_install(session, flow as u32 * SLOTS, sockets, work.holds);
             self.command(|request| WorkerCommand::AddSession { request, install })?;
             for (side, address) in [(Side::Caller, work.source), (Side::Callee, *far)] {
                 let update = Box::new(leg_update(session, side, address));
@@ -291,13 +293,18 @@ pub fn favour_recorder() {
     }
 }
 
-fn session_install(session: u64, first: u32, sockets: [OwnedFd; 4]) -> Box<SessionInstall> {
+fn session_install(
+    session: u64,
+    first: u32,
+    sockets: [OwnedFd; 4],
+    holds: bool,
+) -> Box<SessionInstall> {
     let mut slot = first;
     let mut installs = sockets.map(|socket| {
         slot += 1;
         Some(SocketInstall {
             slot: slot - 1,
-            socket,
+            socket: port(socket, holds),
         })
     });
     let mut take = |at: usize| installs[at].take().expect("each socket once");
@@ -321,6 +328,14 @@ fn session_install(session: u64, first: u32, sockets: [OwnedFd; 4]) -> Box<Sessi
         first_media: 0,
         media,
     })
+}
+
+fn port(socket: OwnedFd, holds: bool) -> PortSocket {
+    if holds {
+        return PortSocket::Bound(socket);
+    }
+    let address = UdpSocket::from(socket).local_addr().expect("it is bound");
+    PortSocket::At(address)
 }
 
 fn leg_update(session: u64, side: Side, address: SocketAddr) -> LegUpdate {

@@ -1,5 +1,8 @@
 //! Sessions come and go: ports, slots, the worker.
 
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
 use trunkline_link::counters::ConductorCounter;
 use trunkline_link::limits::MEDIA_MAX;
 use trunkline_link::message::{AlarmCode, Event, FailReason, MediaKind, SessionOpen};
@@ -8,9 +11,9 @@ use super::Conductor;
 use super::pending::{ReplyTo, Wanted};
 use super::session::{MediaLine, Phase, PortUse, Session};
 use super::worker_seat::PairKey;
-use crate::ports::{BoundPair, TakeError};
+use crate::ports::{PortPair, TakeError};
 use crate::worker::message::{
-    MediaInstall, PortInstall, SessionInstall, SocketInstall, WorkerCommand,
+    MediaInstall, PortInstall, PortSocket, SessionInstall, SocketInstall, WorkerCommand,
 };
 
 /// How long a fixed port is tried for: the kernel lets go of a killed process's ports late.
@@ -37,7 +40,7 @@ pub(super) struct Opening {
 struct OpeningLine {
     kind: MediaKind,
     wanted: [u16; 2],
-    pairs: [Option<BoundPair>; 2],
+    pairs: [Option<PortPair>; 2],
 }
 
 /// How far an opening got.
@@ -279,7 +282,7 @@ impl Conductor {
         &mut self,
         worker: usize,
         opening: Opening,
-        copies: Vec<[std::os::fd::OwnedFd; 2]>,
+        copies: Vec<Option<[OwnedFd; 2]>>,
     ) -> (Vec<MediaLine>, Vec<MediaInstall>) {
         let mut copies = copies.into_iter();
         let (mut kept, mut given) = (Vec::new(), Vec::new());
@@ -287,6 +290,7 @@ impl Conductor {
             let mut side = 0;
             let sides = line.pairs.map(|pair| {
                 let pair = pair.expect("a filled opening has all pairs");
+                let address = self.pools[usize::from(opening.interface[side])].address();
                 let owner = PairKey {
                     interface: opening.interface[side],
                     port: pair.port,
@@ -296,15 +300,17 @@ impl Conductor {
                     .take_slots(owner)
                     .expect("counted before");
                 let files = copies.next().expect("one copy a pair");
-                let drops = [read_drops(&files[0]), read_drops(&files[1])];
-                let rtp = SocketInstall {
-                    slot: slots[0],
-                    socket: pair.rtp,
+                let drops = files
+                    .as_ref()
+                    .map_or([0; 2], |files| files.each_ref().map(read_drops));
+                let sockets = match pair.sockets {
+                    Some(sockets) => sockets.map(PortSocket::Bound),
+                    None => [pair.port, pair.port + 1]
+                        .map(|port| PortSocket::At(SocketAddr::new(address, port))),
                 };
-                let rtcp = SocketInstall {
-                    slot: slots[1],
-                    socket: pair.rtcp,
-                };
+                let [rtp, rtcp] = sockets;
+                let [rtp, rtcp] = [(slots[0], rtp), (slots[1], rtcp)]
+                    .map(|(slot, socket)| SocketInstall { slot, socket });
                 (
                     PortUse {
                         port: pair.port,
@@ -428,8 +434,9 @@ impl Conductor {
         };
         let worker = &mut self.workers[entry.worker];
         for port in entry.media.iter_mut().flat_map(|line| &mut line.ports) {
-            for half in 0..2 {
-                let now = read_drops(&port.files[half]);
+            let Some(files) = &port.files else { continue };
+            for (half, file) in files.iter().enumerate() {
+                let now = read_drops(file);
                 let rise = now.wrapping_sub(std::mem::replace(&mut port.drops[half], now));
                 if rise > 0 {
                     self.counters
@@ -445,18 +452,20 @@ impl Conductor {
     }
 }
 
-fn duplicate_all(opening: &Opening) -> std::io::Result<Vec<[std::os::fd::OwnedFd; 2]>> {
+fn duplicate_all(opening: &Opening) -> std::io::Result<Vec<Option<[OwnedFd; 2]>>> {
     let pairs = opening
         .lines
         .iter()
         .flat_map(|line| line.pairs.iter().flatten());
     pairs
-        .map(|pair| Ok([pair.rtp.try_clone()?, pair.rtcp.try_clone()?]))
+        .map(|pair| match &pair.sockets {
+            Some([rtp, rtcp]) => Ok(Some([rtp.try_clone()?, rtcp.try_clone()?])),
+            None => Ok(None),
+        })
         .collect()
 }
 
 /// The kernel's drop counter; where it cannot be read nothing was dropped as far as we know.
-fn read_drops(file: &std::os::fd::OwnedFd) -> u32 {
-    use std::os::fd::AsFd;
+fn read_drops(file: &OwnedFd) -> u32 {
     trunkline_device::socket_drops(file.as_fd()).unwrap_or(0)
 }

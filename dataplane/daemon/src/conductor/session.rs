@@ -14,8 +14,9 @@ pub struct PortUse {
     pub port: u16,
     /// Slots of RTP and RTCP.
     pub slots: [u32; 2],
-    /// Our own descriptors of the two sockets, for reading their drop counters.
-    pub files: [OwnedFd; 2],
+    /// Our own descriptors of the two sockets, for reading their drop counters; none where ports
+    /// have no sockets: the worker counts then.
+    pub files: Option<[OwnedFd; 2]>,
     /// Drop counters as last read.
     pub drops: [u32; 2],
 }

@@ -6,7 +6,9 @@ use trunkline_device::{Device, DeviceError};
 use trunkline_engine::{DropReason, MEDIA_MAX, MediaSpec, PortSlots, SessionSpec};
 use trunkline_link::message::{FailReason, LegUpdate};
 
-use super::message::{MediaInstall, SessionInstall, SocketInstall, WorkerCommand, WorkerEvent};
+use super::message::{
+    MediaInstall, PortSocket, SessionInstall, SocketInstall, WorkerCommand, WorkerEvent,
+};
 use super::translate::{fail_reason, leg, media_kind};
 use super::{Session, Worker};
 
@@ -161,7 +163,11 @@ impl<D: Device> Worker<D> {
     ) -> Result<Vec<u32>, FailReason> {
         let mut installed = Vec::with_capacity(4);
         while let Some(SocketInstall { slot, socket }) = sockets.next() {
-            if let Err(error) = self.device.install(slot, socket) {
+            let installed_now = match socket {
+                PortSocket::Bound(socket) => self.device.install(slot, socket),
+                PortSocket::At(address) => self.device.install_port(slot, address),
+            };
+            if let Err(error) = installed_now {
                 // A slot that is in use, or none at all, is not free because of this.
                 if !matches!(error, DeviceError::SlotBusy(_) | DeviceError::SlotRange(_)) {
                     self.reports.tell(WorkerEvent::SlotClosed { slot });
@@ -208,6 +214,7 @@ impl<D: Device> Worker<D> {
             .get(&session)
             .ok_or(FailReason::NotFound)?
             .recording;
+        self.take_unread_drops();
         if let Some(recording) = recording {
             self.on_recording_stop(now_ns, 0, session, recording);
         }

@@ -25,14 +25,23 @@ use trunkline_sn3::record::ClockTriple;
 
 use crate::recorder::message::CaptureQueues;
 
-/// A bound socket on its way into the worker's device.
+/// What a port is opened with.
+#[derive(Debug)]
+pub enum PortSocket {
+    /// Its bound socket, which belongs to the worker from here on.
+    Bound(OwnedFd),
+    /// None: the device opens the port at this address.
+    At(SocketAddr),
+}
+
+/// A port on its way into the worker's device.
 #[derive(Debug)]
 pub struct SocketInstall {
     /// Slot it is to have. The conductor chooses slots below `slots_max` and uses one again only
     /// after [`WorkerEvent::SlotClosed`] or `SlotFailed`.
     pub slot: u32,
-    /// The socket. It belongs to the worker from here on.
-    pub socket: OwnedFd,
+    /// The socket, or where the port is.
+    pub socket: PortSocket,
 }
 
 /// The two sockets of one side of an m-line.

@@ -61,9 +61,25 @@ impl<D: Device> Worker<D> {
         (self.engine.sessions() > 0).then_some(self.totals.shared_drops_due_ns)
     }
 
-    /// Takes what the kernel dropped on sockets that all ports share. Whose it was nobody knows: it
+    /// Takes what the kernel dropped at ports left unread.
+    pub(super) fn take_unread_drops(&mut self) {
+        let Self {
+            device,
+            engine,
+            unread,
+            totals,
+            ..
+        } = self;
+        unread.take_drops(device, |slot, dropped| {
+            totals.socket_drops += dropped;
+            engine.attribute_drops(slot, trunkline_engine::DropReason::Socket, dropped);
+        });
+    }
+
+    /// The same, and what was dropped on sockets that all ports share. Whose that was nobody knows: it
     /// counts once, and what any stream lacks may be of it rather than the network's.
     pub(super) fn take_shared_drops(&mut self) {
+        self.take_unread_drops();
         let rise = self.device.take_shared_drops();
         if rise > 0 {
             self.totals.socket_drops += rise;

@@ -1,7 +1,7 @@
 //! Ports left unread for a while, as more comes to them than the worker could drain.
 //!
-//! What comes meanwhile waits in the port's socket; what that cannot hold the kernel drops and
-//! counts, and the call's receipt shows it. Other calls do not notice.
+//! What comes meanwhile the kernel drops and counts, at once or when the port's socket is full, and
+//! the call's receipt shows it. Other calls do not notice.
 
 use std::collections::VecDeque;
 
@@ -31,6 +31,22 @@ impl Unread {
             self.slots.push_back((now_ns + UNREAD_NS, slot));
             self.total += 1;
         }
+    }
+
+    /// Tells what was dropped at slots that are left unread: slot and number.
+    pub(super) fn take_drops(&self, device: &mut impl Device, mut tell: impl FnMut(u32, u64)) {
+        for &(_, slot) in &self.slots {
+            let dropped = device.take_unread_drops(slot);
+            if dropped > 0 {
+                tell(slot, dropped);
+            }
+        }
+    }
+
+    /// Whether [`Self::read_again`] has something to do.
+    pub(super) fn is_due(&self, now_ns: u64) -> bool {
+        self.next_deadline_ns()
+            .is_some_and(|due_ns| now_ns >= due_ns)
     }
 
     /// Reads those again whose time is over. A slot whose socket has changed meanwhile is not

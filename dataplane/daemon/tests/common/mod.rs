@@ -34,6 +34,18 @@ impl Dataplane {
 
     /// Starts one with more keys in `[dataplane]`, and more tables.
     pub fn start_with(keys: &str, test: u8, tables: &str) -> Self {
+        Self::start_by(binary(), keys, test, tables)
+    }
+
+    /// Starts one that may have so many open files.
+    pub fn start_with_files(files: u64, keys: &str, test: u8, tables: &str) -> Self {
+        let mut limited = Process::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}"));
+        limited.arg(binary().get_program());
+        Self::start_by(limited, keys, test, tables)
+    }
+
+    fn start_by(program: Process, keys: &str, test: u8, tables: &str) -> Self {
         let process = std::process::id();
         let octets = [80 + (process % 160) as u8, (process / 160 % 250) as u8];
         let address = IpAddr::from([127, octets[0], octets[1], test]);
@@ -46,7 +58,7 @@ impl Dataplane {
         let data_dir = directory.path().join("data");
         let config = format!("data_dir = {data_dir:?}\n[dataplane]\n{keys}{place}");
         std::fs::write(directory.path().join("trunkline.toml"), config).unwrap();
-        let child = Self::spawn(directory.path());
+        let child = Self::spawn(program, directory.path());
         Self {
             child,
             directory,
@@ -54,8 +66,8 @@ impl Dataplane {
         }
     }
 
-    fn spawn(directory: &Path) -> Child {
-        binary()
+    fn spawn(mut program: Process, directory: &Path) -> Child {
+        program
             .arg("--config")
             .arg(directory.join("trunkline.toml"))
             .stderr(std::fs::File::create(directory.join("log")).unwrap())
@@ -65,7 +77,7 @@ impl Dataplane {
 
     /// Starts it again after it died.
     pub fn restart(&mut self) {
-        self.child = Self::spawn(self.directory.path());
+        self.child = Self::spawn(binary(), self.directory.path());
     }
 
     pub fn pid(&self) -> u32 {

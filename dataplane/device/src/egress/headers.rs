@@ -6,12 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use crate::buffer::HEAD_BYTES;
 use crate::routes::Mac;
 
-const ETHERNET_BYTES: usize = 14;
+pub(super) const ETHERNET_BYTES: usize = 14;
 const IP4_BYTES: usize = 20;
 const IP6_BYTES: usize = 40;
 const UDP_BYTES: usize = 8;
 /// The longest.
 pub(super) const HEADERS_MAX: usize = ETHERNET_BYTES + IP6_BYTES + UDP_BYTES;
+/// The longest of an IP packet.
+pub(crate) const PACKET_HEADERS_MAX: usize = IP6_BYTES + UDP_BYTES;
 const UDP: u8 = 17;
 
 const _: () = assert!(HEADERS_MAX <= HEAD_BYTES);
@@ -84,6 +86,15 @@ impl Headers {
         headers.length = bytes.len() as u8;
         headers.bytes[..bytes.len()].copy_from_slice(&bytes);
         headers
+    }
+
+    /// Lets routers and the kernel cut an IPv4 packet that is too long for a link of its way.
+    pub(super) fn allow_fragments(&mut self) {
+        const FLAGS: usize = ETHERNET_BYTES + 6;
+        if self.is_ip4 {
+            self.bytes[FLAGS] = 0;
+            self.ip_sum = sum(&self.bytes[ETHERNET_BYTES..ETHERNET_BYTES + IP4_BYTES]);
+        }
     }
 
     /// Size of the IP packet that carries a datagram of `payload` bytes.

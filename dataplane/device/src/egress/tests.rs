@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::buffer::Pool;
-use crate::routes::{Hop, Request};
+use crate::routes::Hop;
 
 fn origin(text: &str) -> Option<Origin> {
     Some(Origin {
@@ -63,7 +63,7 @@ impl Bench {
 fn watched(request: &Request) -> crate::routes::PathId {
     match request {
         Request::Watch { path, .. } => *path,
-        Request::Forget { .. } => panic!("{request:?}"),
+        Request::Forget { .. } | Request::Packets => panic!("{request:?}"),
     }
 }
 
@@ -77,7 +77,7 @@ fn a_lane_is_by_socket_until_its_path_is_told_and_follows_it() {
     bench.tell(path, hop(7, 1500));
     // The socket of the interface is not there yet.
     assert_eq!(bench.send(1, "198.51.100.1:9", 100), None);
-    bench.egress.interface_ready(0, true);
+    bench.egress.is_ready(0, true);
     assert_eq!(bench.send(1, "198.51.100.1:9", 100), Some(7));
     // Another port there takes the same path; a neighbour that moves is followed.
     assert_eq!(bench.send(1, "198.51.100.1:11", 100), Some(7));
@@ -91,7 +91,7 @@ fn a_lane_is_by_socket_until_its_path_is_told_and_follows_it() {
 #[test]
 fn what_is_too_long_for_every_path_goes_by_socket() {
     let mut bench = Bench::new();
-    bench.egress.interface_ready(0, true);
+    bench.egress.is_ready(0, true);
     bench.egress.open(0, origin("[2001:db8::1]:5004"));
     bench.send(0, "[2001:db8::2]:9", 1);
     let path = watched(&bench.asked()[0]);
@@ -106,7 +106,7 @@ fn what_is_too_long_for_every_path_goes_by_socket() {
 #[test]
 fn paths_are_shared_and_forgotten_with_their_last_user() {
     let mut bench = Bench::new();
-    bench.egress.interface_ready(0, true);
+    bench.egress.is_ready(0, true);
     for slot in 0..2 {
         bench.egress.open(slot, origin("192.0.2.1:5004"));
         bench.send(slot, "198.51.100.1:9", 1);

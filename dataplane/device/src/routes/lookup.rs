@@ -28,6 +28,9 @@ const ETHERNET: u16 = 1;
 
 const RULE_PRIORITY: u16 = 6;
 const RULE_TABLE: u16 = 15;
+const RULE_PROTOCOL: u16 = 22;
+const RULE_SOURCE_PORTS: u16 = 23;
+const RULE_DESTINATION_PORTS: u16 = 24;
 /// What an untouched machine has: priority and table.
 const USUAL_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
@@ -240,32 +243,39 @@ pub(super) fn use_neighbour(netlink: &mut Netlink, interface: u32, of: IpAddr) {
     let _ = netlink.ask(libc::RTM_NEWNEIGH, libc::NLM_F_ACK, &body, |_| ());
 }
 
-/// Why frames of ours would get round something that holds for datagrams: packet filters,
-/// encryption, routes by more than addresses. `None`: nothing does.
-pub(super) fn obstacle(netlink: &mut Netlink) -> Option<String> {
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        match has_unusual_rules(netlink, family as u8) {
-            Ok(false) => {}
-            Ok(true) => return Some("there are routing rules (ip rule)".to_owned()),
-            Err(error) => return Some(format!("cannot read routing rules: {error}")),
-        }
+/// What sends of ours would get round although it holds for datagrams.
+pub(super) struct Obstacles {
+    /// Why there may be no frames: packet filters, encryption, routes by more than addresses.
+    pub(super) to_frames: Option<String>,
+    /// Whether there may be no IP packets by raw socket either: encryption, or routes by protocol or
+    /// port.
+    pub(super) to_packets: bool,
+}
+
+/// Looks for all of them.
+pub(super) fn obstacles(netlink: &mut Netlink) -> Obstacles {
+    let rules = rules(netlink);
+    let policies = has_any(libc::NETLINK_XFRM, TRANSFORM_LIST_POLICIES, &[]);
+    let by_port = !matches!(&rules, Ok(rules) if !rules.by_port);
+    let to_packets = by_port || !matches!(policies, Ok(false));
+    Obstacles {
+        to_frames: to_frames(rules, policies),
+        to_packets,
     }
-    let lists = [
-        (
-            libc::NETLINK_NETFILTER,
-            NETFILTER_LIST_TABLES,
-            4,
-            "nftables has tables",
-        ),
-        (
-            libc::NETLINK_XFRM,
-            TRANSFORM_LIST_POLICIES,
-            0,
-            "there are IPsec policies",
-        ),
-    ];
-    for (family, kind, body_bytes, what) in lists {
-        match has_any(family, kind, &vec![0; body_bytes]) {
+}
+
+fn to_frames(rules: io::Result<Rules>, policies: io::Result<bool>) -> Option<String> {
+    match rules {
+        Ok(rules) if !rules.unusual => {}
+        Ok(_) => return Some("there are routing rules (ip rule)".to_owned()),
+        Err(error) => return Some(format!("cannot read routing rules: {error}")),
+    }
+    let tables = has_any(libc::NETLINK_NETFILTER, NETFILTER_LIST_TABLES, &[0; 4]);
+    for (found, what) in [
+        (tables, "nftables has tables"),
+        (policies, "there are IPsec policies"),
+    ] {
+        match found {
             Ok(false) => {}
             Ok(true) => return Some(what.to_owned()),
             Err(error) => return Some(format!("cannot tell whether {what}: {error}")),
@@ -282,9 +292,25 @@ pub(super) fn obstacle(netlink: &mut Netlink) -> Option<String> {
     None
 }
 
-fn has_unusual_rules(netlink: &mut Netlink, family: u8) -> io::Result<bool> {
+/// What routing rules look at.
+#[derive(Default)]
+struct Rules {
+    /// At more than an untouched machine's.
+    unusual: bool,
+    /// At the protocol or ports.
+    by_port: bool,
+}
+
+fn rules(netlink: &mut Netlink) -> io::Result<Rules> {
+    let mut found = Rules::default();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        rules_of(netlink, family as u8, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn rules_of(netlink: &mut Netlink, family: u8, found: &mut Rules) -> io::Result<()> {
     const TO_TABLE: u8 = 1;
-    let mut unusual = false;
     let mut body = [0; RULE_HEADER_BYTES];
     body[0] = family;
     let asked = netlink.ask(libc::RTM_GETRULE, libc::NLM_F_DUMP, &body, |message| {
@@ -293,19 +319,19 @@ fn has_unusual_rules(netlink: &mut Netlink, family: u8) -> io::Result<bool> {
             match kind {
                 RULE_PRIORITY => priority = word(value).unwrap_or(u32::MAX),
                 RULE_TABLE => table = word(value).unwrap_or(u32::MAX),
+                RULE_PROTOCOL | RULE_SOURCE_PORTS | RULE_DESTINATION_PORTS => found.by_port = true,
                 _ => {}
             }
         }
         // Source and destination lengths, type of service: 0 = for everything.
         let for_all = message.body.get(1..4) == Some(&[0; 3]);
         let usual = USUAL_RULES.contains(&(priority, table));
-        unusual |= !for_all || !usual || message.byte(7) != TO_TABLE;
+        found.unusual |= !for_all || !usual || message.byte(7) != TO_TABLE;
     });
     match asked {
-        Ok(()) => Ok(unusual),
         // A kernel without them, or without the family.
-        Err(error) if is_absent(&error) => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if !is_absent(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,8 @@
 //! while nothing on the machine judges outgoing datagrams that frames would get round: packet
 //! filters, IPsec policies, routing rules. Everything else is sent by socket, and so is what comes
 //! before an answer. The kernel's notifications change paths at once; what it does not notify
-//! (path MTU) is asked for from time to time.
+//! (path MTU) is asked for from time to time. Raw sockets get round less than frames: a device may
+//! use them beside packet filters and routing rules, but not where ports decide or IPsec does.
 //!
 //! The kernel confirms neighbours that are used. Frames of ours do not count as use: the thread
 //! says so in their place, so an address that has moved is noticed as soon as for anybody else.
@@ -140,6 +141,7 @@ fn run(mut table: Table, mut events: Netlink, wake: &Wake, on_change: impl Fn(Re
             on_change(known.as_deref().map_or(Ok(()), Err));
         }
         table.take_requests();
+        table.tell_packets();
         if due {
             table.tick();
         }

@@ -34,6 +34,8 @@ pub(crate) enum Request {
     },
     /// Nobody uses the path any more.
     Forget { path: PathId },
+    /// Tell from now on by [`Update::Packets`].
+    Packets,
 }
 
 /// The next hop of a path.
@@ -54,6 +56,8 @@ pub(crate) struct Hop {
 pub(crate) enum Update {
     /// A packet socket that sends from an interface.
     Interface { place: u8, socket: OwnedFd },
+    /// Whether whole IP packets by a raw socket take the same way as datagrams.
+    Packets { allowed: bool },
     /// Where a path leads; `None`: by the socket's own way.
     Path { path: PathId, hop: Option<Hop> },
 }

@@ -8,10 +8,8 @@ use super::lookup::{self, Link, Neighbour, Way};
 use super::netlink::{Message, Netlink};
 use super::seat::{Hop, INTERFACES_MAX, PathId, Request, RouteSeat, Update};
 use crate::packet::open_sender;
-use crate::socket::set_option;
+use crate::socket::{MEDIA_PRIORITY, set_option};
 
-/// As the kernel ranks datagrams marked for expedited forwarding (`rt_tos2priority`).
-const MEDIA_PRIORITY: libc::c_int = 4;
 /// Paths asked for anew in one tick, in turn.
 const REFRESH_A_TICK: usize = 256;
 /// All paths are asked for anew at most so often, however often routes change.
@@ -64,6 +62,9 @@ struct Device {
     paths: HashMap<u32, Path>,
     /// Interfaces by place, as the device knows them.
     interfaces: Vec<u32>,
+    /// It wants to hear [`Update::Packets`], and what it was told last.
+    packets_wanted: bool,
+    packets_told: bool,
 }
 
 /// See the module.
@@ -72,6 +73,8 @@ pub(super) struct Table {
     devices: Vec<Device>,
     /// Why no frames may be sent at all.
     obstacle: Option<String>,
+    /// Raw sockets would get round nothing either.
+    packets_allowed: bool,
     /// Routes, interfaces or addresses have changed.
     changed: bool,
     refreshed: Option<Instant>,
@@ -89,11 +92,14 @@ impl Table {
             seat,
             paths: HashMap::new(),
             interfaces: Vec::new(),
+            packets_wanted: false,
+            packets_told: false,
         });
         Self {
             kernel,
             devices: devices.collect(),
             obstacle: None,
+            packets_allowed: false,
             changed: false,
             refreshed: None,
             behind: false,
@@ -104,9 +110,23 @@ impl Table {
 
     /// Looks whether frames may be sent at all.
     pub(super) fn look_for_obstacle(&mut self) {
-        let found = lookup::obstacle(&mut self.kernel.netlink);
-        self.retell |= found.is_some() != self.obstacle.is_some();
-        self.obstacle = found;
+        let found = lookup::obstacles(&mut self.kernel.netlink);
+        self.retell |= found.to_frames.is_some() != self.obstacle.is_some();
+        self.obstacle = found.to_frames;
+        self.packets_allowed = !found.to_packets;
+    }
+
+    /// Tells the devices that want to hear it whether raw sockets will do.
+    pub(super) fn tell_packets(&mut self) {
+        let allowed = self.packets_allowed;
+        for device in &mut self.devices {
+            if device.packets_wanted && device.packets_told != allowed {
+                match device.seat.updates.push(Update::Packets { allowed }) {
+                    Ok(()) => device.packets_told = allowed,
+                    Err(_) => self.behind = true,
+                }
+            }
+        }
     }
 
     /// Why no frames may be sent at all.
@@ -116,7 +136,8 @@ impl Table {
 
     /// Whether no device wants to know anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.devices.iter().all(|device| device.paths.is_empty())
+        let wants_nothing = |device: &Device| device.paths.is_empty() && !device.packets_wanted;
+        self.devices.iter().all(wants_nothing)
     }
 
     pub(super) fn has_requests(&self) -> bool {
@@ -167,6 +188,7 @@ impl Table {
                         source,
                         destination,
                     } => self.watch(device, path, source, destination),
+                    Request::Packets => self.devices[device].packets_wanted = true,
                     Request::Forget { path } => {
                         let paths = &mut self.devices[device].paths;
                         if paths.get(&path.place).map(|known| known.number) == Some(path.number) {
@@ -204,6 +226,7 @@ impl Table {
             seat,
             paths,
             interfaces,
+            ..
         } = &mut devices[device];
         let Some(path) = paths.get_mut(&place) else {
             return;

@@ -1,14 +1,15 @@
 //! One receive socket for all ports of a worker.
 //!
 //! A program in the kernel's socket lookup (`BPF_PROG_TYPE_SK_LOOKUP`) hands the datagrams of our
-//! ports to one socket a family: the kernel wakes and empties one queue instead of thousands. The
-//! ports keep their sockets. They send, they hold the port, and they receive whatever the program
-//! leaves alone: what came before it knew the port, what comes while the port is left unread, and
-//! everything where the kernel or our rights do not allow the program.
+//! ports to one socket a family: the kernel wakes and empties one queue instead of thousands. A
+//! port needs no socket of its own for that. One that has one receives by it whatever the program
+//! leaves alone: what came before it knew the port, and everything where the kernel or our rights
+//! do not allow the program.
 //!
 //! The program sees only what it is told in a table by port number; further addresses that use the
 //! same number follow in a chain of at most [`SAME_NUMBER_MAX`]. A port that is closed to strangers
-//! ([`Admission`]) has them counted and thrown away there: they cost the worker nothing.
+//! ([`Admission`]) has them counted and thrown away there: they cost the worker nothing. So has one
+//! that is left unread everything.
 #![allow(unsafe_code)]
 
 mod bpf;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::device::Admission;
 use crate::meminfo::socket_drops;
 use crate::packet::discard_all;
-use crate::socket::{local_address, set_option};
+use crate::socket::set_option;
 
 /// Port numbers.
 const PORTS: usize = 1 << 16;
@@ -69,6 +70,10 @@ struct PortEntry {
     heard_ns: AtomicU64,
     /// Strangers thrown away at all ports; in the entry of number 0, which is no port.
     strangers: AtomicU64,
+    /// Not 0: everything is thrown away.
+    unread: AtomicU64,
+    /// What was thrown away so.
+    dropped: AtomicU64,
 }
 
 const _: () = assert!(size_of::<PortEntry>() == 128);
@@ -119,7 +124,7 @@ type Refusal = (&'static str, io::Error);
 /// A port that is in the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Steered {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     entry: u32,
 }
 
@@ -185,10 +190,9 @@ impl Steering {
         Ok([four.try_clone()?, six.try_clone()?])
     }
 
-    /// Steers a bound port's datagrams to us, on behalf of `slot`, open to everybody. `None`: it is
-    /// not one address's port, or too many addresses have the number.
-    pub(crate) fn add(&mut self, slot: u32, socket: &OwnedFd) -> Option<Steered> {
-        let address = local_address(socket)?;
+    /// Steers a port's datagrams to us, on behalf of `slot`, open to everybody. `None`: it is not
+    /// one address's port, or too many addresses have the number.
+    pub(crate) fn add(&mut self, slot: u32, address: SocketAddr) -> Option<Steered> {
         let scoped = matches!(address, SocketAddr::V6(six) if six.scope_id() != 0);
         if address.ip().is_unspecified() || scoped {
             return None;
@@ -196,6 +200,8 @@ impl Steering {
         let entry = self.take_entry(slot, address)?;
         let place = self.entry(entry);
         place.admit(&Admission::EVERYBODY);
+        place.unread.store(0, Ordering::SeqCst);
+        place.dropped.store(0, Ordering::SeqCst);
         store_address(&place.address, address.ip());
         let steered = Steered { address, entry };
         self.turn(steered, true);
@@ -239,8 +245,8 @@ impl Steering {
         }
     }
 
-    /// Steers a port's datagrams, or leaves them to its own socket.
-    pub(crate) fn turn(&self, steered: Steered, on: bool) {
+    /// Steers a port's datagrams, or leaves them to whom they would have gone.
+    fn turn(&self, steered: Steered, on: bool) {
         let family = match steered.address {
             _ if !on => 0,
             SocketAddr::V4(_) => libc::AF_INET,
@@ -255,6 +261,21 @@ impl Steering {
     /// Whose datagrams are let through to a port.
     pub(crate) fn admit(&self, steered: Steered, admission: &Admission) {
         self.entry(steered.entry).admit(admission);
+    }
+
+    /// Throws away and counts everything that comes to a port, or no longer.
+    pub(crate) fn leave_unread(&self, steered: Steered, unread: bool) {
+        let place = &self.entry(steered.entry).unread;
+        place.store(u64::from(unread), Ordering::Release);
+    }
+
+    /// What was thrown away while the port was left unread, since the last call.
+    pub(crate) fn take_unread_drops(&self, steered: Steered) -> u64 {
+        let dropped = &self.entry(steered.entry).dropped;
+        match dropped.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => dropped.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// Strangers thrown away since the program was loaded.

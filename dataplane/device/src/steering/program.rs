@@ -4,6 +4,9 @@
 //!   port = ports[datagram.local_port], or the next of the same number, at most four
 //!   unless port.family == datagram.family and port.address == datagram.local_address:
 //!       the datagram goes to whom it would have gone without us
+//!   if port.unread:
+//!       port.dropped += 1
+//!       the datagram goes to discards[family == IPv6]
 //!   if port.sources has datagram's source:
 //!       port.heard = now
 //!   else if now >= port.closed_from and now - port.heard < port.silent:
@@ -207,6 +210,7 @@ pub(super) fn steering(ports: i32, sockets: i32) -> Vec<u64> {
     }
     code.jump(pass);
     code.bind(found);
+    throw_away_unread(&mut code, assign);
     judge_source(&mut code, ports, assign, pass);
     code.bind(assign);
     code.look_up(sockets, WHICH, pass);
@@ -252,6 +256,18 @@ fn find_port(code: &mut Assembler, ports: i32, found: Label, pass: Label) {
     code.bind(other);
     code.load(WORD, INDEX, ENTRY, offset_of!(PortEntry, next) as i16);
     code.jump_if(INDEX, 0, pass);
+}
+
+/// Lets `WHICH` be a discard socket for everything while the port is left unread.
+fn throw_away_unread(code: &mut Assembler, assign: Label) {
+    let read = code.label();
+    code.load(LONG, 1, ENTRY, offset_of!(PortEntry, unread) as i16);
+    code.jump_if(1, 0, read);
+    code.set(1, 1);
+    code.count(ENTRY, 1, offset_of!(PortEntry, dropped) as i16);
+    code.add(WHICH, 2);
+    code.jump(assign);
+    code.bind(read);
 }
 
 /// Notes that an admitted source was heard; lets `WHICH` be a discard socket for a stranger.

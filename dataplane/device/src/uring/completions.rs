@@ -149,9 +149,9 @@ impl UringDevice {
                 // The ring's table holds the file now, or never will: our descriptor may go.
                 self.slots.entries[slot as usize].socket = None;
                 if let (Some(egress), Some(place)) =
-                    (&mut self.egress, slot.checked_sub(self.interfaces_from))
+                    (&mut self.egress, slot.checked_sub(self.shared_from))
                 {
-                    egress.interface_ready(place as usize, result > 0);
+                    egress.is_ready(place as usize, result > 0);
                 }
                 if result < 1 {
                     self.fail(slot, if result < 0 { -result } else { libc::EBADF });

@@ -3,7 +3,8 @@
 //! - Receive: a multishot `recvmsg` a socket, all drawing from one ring of free buffers. It is
 //!   armed again whenever the kernel ends it: no buffers, an ICMP error, an empty datagram.
 //! - Where kernel and rights allow it one more socket a family receives for all slots
-//!   ([`crate::steering`]); the slots' own receives stay for what is not steered.
+//!   ([`crate::steering`]). A port may then do without a socket: it sends by what
+//!   [`crate::egress`] has, and gets a socket when something can leave by nothing else.
 //! - Send: one entry a datagram, all of a cycle's handed over in one call. Sends never wait
 //!   (`MSG_DONTWAIT`), so the kernel is done with the bytes when it has taken the entry; a
 //!   completion comes only for a failure.
@@ -21,6 +22,7 @@
 mod buffer_ring;
 mod completions;
 mod open;
+mod ports;
 mod slots;
 mod system;
 
@@ -36,9 +38,11 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use crate::address::{ADDRESS_BYTES, RawAddress};
 use crate::buffer::{BUFFER_BYTES, Buffer, HEAD_BYTES, Pool};
 use crate::device::{Admission, Config, Counters, Device, DeviceError, Received, SlotEvent, Wake};
-use crate::egress::{self, Egress, News};
+use crate::egress::{self, Egress, Frame, PACKET_HEADERS_MAX};
+use crate::socket::{local_address, media_socket};
 use crate::steering::Steering;
 use buffer_ring::{BufferRing, GROUP};
+use ports::LATE_SOCKETS_MAX;
 use slots::{Entry, Slots, State};
 use system::{RingHandle, Wait};
 
@@ -83,9 +87,11 @@ pub struct UringDevice {
     steering: Result<Steering, String>,
     /// Strangers counted by a steering that is gone.
     strangers_before: u64,
-    /// Frames by packet socket; their slots in the ring's file table begin at `interfaces_from`.
+    /// Sends by sockets that slots share; those have the slots from `shared_from`.
     egress: Option<Egress>,
-    interfaces_from: u32,
+    shared_from: u32,
+    /// Sockets that ports may still get before the next entry into the kernel.
+    late_sockets: u32,
     /// Buffers of sends queued since the submission queue was last empty.
     sending: Vec<u32>,
     /// Control entries that found the submission queue full.
@@ -114,6 +120,12 @@ impl UringDevice {
         self.steering.as_ref().map(drop).map_err(String::as_str)
     }
 
+    /// Whether ports can do without sockets of their own: [`Device::install_port`] opens none then.
+    #[must_use]
+    pub fn needs_no_sockets(&self) -> bool {
+        self.steering.is_ok() && self.egress.is_some()
+    }
+
     /// Queues an entry that must not be lost.
     fn push_control(&mut self, entry: squeue::Entry) {
         // SAFETY: every control entry points only at memory that lives as long as the device: the
@@ -123,112 +135,10 @@ impl UringDevice {
         }
     }
 
-    /// Starts (again) to receive at an open slot.
-    fn arm(&mut self, slot: u32) {
-        let entry = &mut self.slots.entries[slot as usize];
-        entry.armed = true;
-        let user_data = tag(Kind::Receive, entry.generation, slot);
-        let receive = opcode::RecvMsgMulti::new(Fixed(slot), &raw const *self.template, GROUP);
-        self.push_control(receive.build().user_data(user_data));
-    }
-
-    /// Gives a slot's socket to the ring.
-    fn put_file(&mut self, slot: u32) {
-        let generation = self.slots.entries[slot as usize].generation;
-        let update = opcode::FilesUpdate::new(self.slots.file(slot), 1).offset(slot as i32);
-        self.push_control(
-            update
-                .build()
-                .user_data(tag(Kind::Install, generation, slot)),
-        );
-    }
-
-    /// Gives a slot's socket to the ring and starts to receive.
-    fn begin_receive(&mut self, slot: u32) {
-        self.put_file(slot);
-        self.arm(slot);
-    }
-
-    /// Takes what the routes' thread says.
-    #[cold]
-    fn take_news(&mut self) {
-        while let Some(news) = self.egress.as_mut().and_then(Egress::next_news) {
-            let News::Interface { place, socket } = news;
-            let slot = self.interfaces_from + u32::from(place);
-            // A slot of our own, taken once.
-            if self.slots.take(slot, socket).is_ok() {
-                self.put_file(slot);
-            }
-        }
-    }
-
     fn arm_doorbell(&mut self) {
         if let Some(doorbell) = &self.doorbell {
             let poll = opcode::PollAdd::new(Fd(doorbell.as_raw_fd()), libc::POLLIN as u32);
             self.push_control(poll.build().user_data(tag(Kind::Doorbell, 0, 0)));
-        }
-    }
-
-    /// Asks the kernel to end a slot's receive.
-    fn cancel_receive(&mut self, slot: u32) {
-        let entry = &mut self.slots.entries[slot as usize];
-        entry.pending += 1;
-        let generation = entry.generation;
-        let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, generation, slot));
-        self.push_control(
-            cancel
-                .build()
-                .user_data(tag(Kind::Cancel, generation, slot)),
-        );
-    }
-
-    /// Queues the end of a slot: its receive, then its place in the file table.
-    fn begin_close(&mut self, slot: u32) {
-        let entry = &mut self.slots.entries[slot as usize];
-        entry.state = State::Closing;
-        if let Some(steered) = entry.steered.take()
-            && let Ok(steering) = &mut self.steering
-        {
-            steering.remove(steered);
-        }
-        if let Some(egress) = self.egress.as_mut().filter(|_| slot < self.slots_max) {
-            egress.close(slot);
-        }
-        let entry = &mut self.slots.entries[slot as usize];
-        let generation = entry.generation;
-        if entry.armed {
-            self.cancel_receive(slot);
-        }
-        self.slots.entries[slot as usize].pending += 1;
-        let update = opcode::FilesUpdate::new(&raw const slots::NO_FILE, 1).offset(slot as i32);
-        self.push_control(update.build().user_data(tag(Kind::Close, generation, slot)));
-    }
-
-    fn fail(&mut self, slot: u32, errno: i32) {
-        if (self.slots_max..self.interfaces_from).contains(&slot) {
-            // Detaches the program: the ports' own sockets take over.
-            self.strangers_before += self.steering.as_ref().map_or(0, Steering::strangers);
-            self.steering = Err(io::Error::from_raw_os_error(errno).to_string());
-        }
-        if self.slots.entries[slot as usize].state == State::Open {
-            self.slots.entries[slot as usize].errno = errno;
-            self.begin_close(slot);
-        }
-    }
-
-    /// Frees a closing slot whose last completion has come.
-    fn settle(&mut self, slot: u32) {
-        let entry = &mut self.slots.entries[slot as usize];
-        if entry.state == State::Closing && entry.pending == 0 && !entry.armed {
-            entry.state = State::Free;
-            let errno = std::mem::take(&mut entry.errno);
-            if slot >= self.slots_max {
-                return;
-            }
-            self.slot_events.push_back(match errno {
-                0 => SlotEvent::Closed { slot },
-                errno => SlotEvent::Failed { slot, errno },
-            });
         }
     }
 
@@ -244,6 +154,7 @@ impl UringDevice {
             }
             self.backlog.pop_front();
         }
+        self.late_sockets = LATE_SOCKETS_MAX;
         self.buffers.publish();
         let mut submission = self.ring.submission();
         self.counters.cq_overflow += u64::from(submission.cq_overflow());
@@ -334,25 +245,54 @@ impl UringDevice {
     fn push_datagram(&mut self, slot: u32, to: &SocketAddr, buffer: &mut Buffer) -> bool {
         let egress = self.egress.as_mut();
         if let Some(frame) = egress.and_then(|egress| egress.frame(slot, to, buffer)) {
-            let bytes = frame.header_bytes + buffer.len();
-            let file = Fixed(self.interfaces_from + u32::from(frame.interface));
-            // SAFETY: the headers stand in the buffer's head, right in front of the datagram.
-            let start = unsafe { buffer.data().sub(frame.header_bytes) };
-            let send = opcode::Send::new(file, start, bytes as u32).flags(libc::MSG_DONTWAIT);
-            let taken = self.push_send(slot, send);
-            self.counters.framed += u64::from(taken);
-            return taken;
+            return self.push_frame(slot, to, buffer, frame);
         }
-        let mut address = RawAddress::ZERO;
-        let length = address.write(to);
-        let head = buffer.base().as_ptr().cast::<RawAddress>();
-        // SAFETY: the head belongs to this token, is aligned and larger than an address.
-        unsafe { head.write(address) };
-        let send = opcode::Send::new(Fixed(slot), buffer.data(), buffer.len() as u32)
+        if self.slots.place(slot).is_none() && self.open_late(slot).is_err() {
+            return false;
+        }
+        let Some(place) = self.slots.place(slot) else {
+            return false;
+        };
+        let (address, length) = write_address(buffer, to);
+        let send = opcode::Send::new(Fixed(place), buffer.data(), buffer.len() as u32)
             .flags(libc::MSG_DONTWAIT)
-            .dest_addr(head.cast_const().cast())
+            .dest_addr(address)
             .dest_addr_len(length);
         self.push_send(slot, send)
+    }
+
+    /// Queues a datagram with its headers in front.
+    #[inline]
+    fn push_frame(
+        &mut self,
+        slot: u32,
+        to: &SocketAddr,
+        buffer: &mut Buffer,
+        frame: Frame,
+    ) -> bool {
+        let shared = self.shared_from + u32::from(frame.place);
+        let Some(place) = self.slots.place(shared) else {
+            return false;
+        };
+        let bytes = frame.header_bytes + buffer.len();
+        // SAFETY: the headers stand in the buffer's head, right in front of the datagram.
+        let start = unsafe { buffer.data().sub(frame.header_bytes) };
+        let mut send =
+            opcode::Send::new(Fixed(place), start, bytes as u32).flags(libc::MSG_DONTWAIT);
+        if frame.is_packet {
+            const _: () = assert!(ADDRESS_BYTES + PACKET_HEADERS_MAX <= HEAD_BYTES);
+            // To a raw socket a port is a protocol.
+            let (address, length) = write_address(buffer, &SocketAddr::new(to.ip(), 0));
+            send = send.dest_addr(address).dest_addr_len(length);
+        }
+        let taken = self.push_send(slot, send);
+        let counter = if frame.is_packet {
+            &mut self.counters.shared
+        } else {
+            &mut self.counters.framed
+        };
+        *counter += u64::from(taken);
+        taken
     }
 
     fn push_send(&mut self, slot: u32, send: opcode::Send) -> bool {
@@ -371,23 +311,58 @@ impl UringDevice {
     }
 }
 
+/// Writes where a datagram goes to the beginning of its buffer's head; gives the place, and the
+/// length that the kernel wants to hear.
+fn write_address(buffer: &Buffer, to: &SocketAddr) -> (*const libc::sockaddr, u32) {
+    let mut address = RawAddress::ZERO;
+    let length = address.write(to);
+    let head = buffer.base().as_ptr().cast::<RawAddress>();
+    // SAFETY: the head belongs to this token, is aligned and larger than an address.
+    unsafe { head.write(address) };
+    (head.cast_const().cast(), length)
+}
+
 impl Device for UringDevice {
     fn install(&mut self, slot: u32, socket: OwnedFd) -> Result<(), DeviceError> {
         if slot >= self.slots_max {
             return Err(DeviceError::SlotRange(slot));
         }
         let steered = match &mut self.steering {
-            Ok(steering) if self.slots.is_free(slot) => steering.add(slot, &socket),
+            Ok(steering) if self.slots.is_free(slot) => {
+                local_address(&socket).and_then(|address| steering.add(slot, address))
+            }
             _ => None,
         };
         let origin = self.egress.is_some().then(|| egress::origin(&socket));
-        self.slots.take(slot, socket)?;
+        if let Err(error) = self.slots.take(slot, socket) {
+            if let (Some(steered), Ok(steering)) = (steered, &mut self.steering) {
+                steering.remove(steered);
+            }
+            return Err(error);
+        }
         self.slots.entries[slot as usize].steered = steered;
         if let (Some(egress), Some(origin)) = (&mut self.egress, origin) {
             egress.open(slot, origin);
         }
         self.begin_receive(slot);
         Ok(())
+    }
+
+    fn install_port(&mut self, slot: u32, address: SocketAddr) -> Result<(), DeviceError> {
+        if slot >= self.slots_max {
+            return Err(DeviceError::SlotRange(slot));
+        }
+        if !self.slots.is_free(slot) {
+            return Err(DeviceError::SlotBusy(slot));
+        }
+        if self.open_bare(slot, address) {
+            return Ok(());
+        }
+        let socket = media_socket(address).map_err(|source| DeviceError::System {
+            what: "bind a media port",
+            source,
+        })?;
+        self.install(slot, socket)
     }
 
     fn remove(&mut self, slot: u32) -> Result<(), DeviceError> {
@@ -410,11 +385,9 @@ impl Device for UringDevice {
             return false;
         }
         entry.paused = true;
-        // Its own socket takes what comes now.
         if let (Some(steered), Ok(steering)) = (entry.steered, &self.steering) {
-            steering.turn(steered, false);
-        }
-        if entry.armed {
+            steering.leave_unread(steered, true);
+        } else if entry.armed {
             self.cancel_receive(slot);
         }
         true
@@ -429,10 +402,18 @@ impl Device for UringDevice {
             return;
         }
         if let (Some(steered), Ok(steering)) = (entry.steered, &self.steering) {
-            steering.turn(steered, true);
+            steering.leave_unread(steered, false);
         }
         if ended {
             self.arm(slot);
+        }
+    }
+
+    fn take_unread_drops(&mut self, slot: u32) -> u64 {
+        let entry = self.slots.entries.get(slot as usize);
+        match (entry.and_then(|entry| entry.steered), &self.steering) {
+            (Some(steered), Ok(steering)) => steering.take_unread_drops(steered),
+            _ => 0,
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 
 use super::*;
-use crate::routes::INTERFACES_MAX;
+use crate::egress::PLACES_MAX;
 
 /// Submission entries: several batches.
 const SUBMISSION_ENTRIES: u32 = 2048;
@@ -33,11 +33,12 @@ impl UringDevice {
         // receive and changes of its file.
         let completions = config.buffers + 2 * SUBMISSION_ENTRIES + 2 * config.slots_max;
         let completions = completions.next_power_of_two().min(COMPLETION_ENTRIES_MAX);
-        let interfaces_from = config.slots_max + SHARED_SLOTS;
-        let slots = interfaces_from + INTERFACES_MAX as u32;
+        let shared_from = config.slots_max + SHARED_SLOTS;
+        let slots = shared_from + PLACES_MAX as u32;
+        let places = slots - config.slots_max + config.slots_max.min(config.sockets_max);
         let ring = build(completions).map_err(system("io_uring_setup"))?;
         ring.submitter()
-            .register_files_sparse(slots)
+            .register_files_sparse(places)
             .map_err(system(
                 "register files (more slots than open files allowed?)",
             ))?;
@@ -51,12 +52,13 @@ impl UringDevice {
             handle,
             buffers,
             pool,
-            slots: Slots::new(slots),
+            slots: Slots::new(slots, places),
             slots_max: config.slots_max,
             steering: Err("not asked for".to_owned()),
             strangers_before: 0,
             egress: None,
-            interfaces_from,
+            shared_from,
+            late_sockets: LATE_SOCKETS_MAX,
             sending: Vec::with_capacity(SUBMISSION_ENTRIES as usize),
             backlog: VecDeque::new(),
             starved: Vec::with_capacity(config.slots_max as usize),

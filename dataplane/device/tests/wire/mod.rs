@@ -113,11 +113,13 @@ fn no_check(address: &str) -> &'static str {
 }
 
 /// Writes a setting of this thread's namespace.
+#[allow(dead_code)]
 pub fn set(setting: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{setting}"), value)
         .unwrap_or_else(|error| panic!("{setting}: {error}"));
 }
 
+#[allow(dead_code)]
 pub fn bind(address: &str) -> (UdpSocket, SocketAddr) {
     let address: IpAddr = address.parse().unwrap();
     let socket = UdpSocket::bind((address, 0)).unwrap();

@@ -20,7 +20,7 @@ use trunkline_link::pool::Pool;
 
 use super::*;
 use crate::recorder::CaptureQueues;
-use crate::worker::message::{WorkerCommand, WorkerEvent};
+use crate::worker::message::{PortSocket, SocketInstall, WorkerCommand, WorkerEvent};
 
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_000 * SECOND;
@@ -81,7 +81,7 @@ impl Rig {
         };
         let conductor = Conductor::new(Parts {
             server,
-            pools: vec![PortPool::new(address, range, 2)],
+            pools: vec![PortPool::new(address, range, 2, true)],
             workers: vec![(queues.clone(), 64)],
             recorder: recorder.clone(),
             bell: bell(),
@@ -163,10 +163,12 @@ impl Rig {
                     self.seen
                         .push(format!("add {} {}", install.session, install.first_media));
                     for port in install.media.into_iter().flat_map(|line| line.ports) {
-                        self.sockets
-                            .push((install.session, port.rtp.slot, port.rtp.socket));
-                        self.sockets
-                            .push((install.session, port.rtcp.slot, port.rtcp.socket));
+                        for SocketInstall { slot, socket } in [port.rtp, port.rtcp] {
+                            let PortSocket::Bound(socket) = socket else {
+                                panic!("{socket:?}: the pool holds sockets")
+                            };
+                            self.sockets.push((install.session, slot, socket));
+                        }
                     }
                     self.report(WorkerEvent::Done { request });
                 }

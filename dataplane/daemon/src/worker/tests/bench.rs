@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -20,8 +19,8 @@ use trunkline_sn3::{FrameHead, FrameKind};
 use crate::recorder::message::{CaptureQueues, Closed};
 use crate::worker::Worker;
 use crate::worker::message::{
-    Bell, Idle, MediaInstall, PortInstall, SessionInstall, SocketInstall, TapStart, WorkerCommand,
-    WorkerConfig, WorkerEvent, WorkerQueues,
+    Bell, Idle, MediaInstall, PortInstall, PortSocket, SessionInstall, SocketInstall, TapStart,
+    WorkerCommand, WorkerConfig, WorkerEvent, WorkerQueues,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -58,7 +57,7 @@ pub(super) fn bell() -> Arc<Bell> {
 pub(super) fn socket(slot: u32) -> SocketInstall {
     SocketInstall {
         slot,
-        socket: OwnedFd::from(File::open("/dev/null").unwrap()),
+        socket: PortSocket::Bound(File::open("/dev/null").unwrap().into()),
     }
 }
 

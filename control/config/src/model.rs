@@ -302,6 +302,8 @@ pub struct Sip {
     pub calls_per_second_max: Option<u32>,
     /// User parts and URNs that bypass caps and shedding.
     pub emergency: Vec<String>,
+    /// Name servers that are asked for SIP host names; empty = the system's.
+    pub nameservers: Vec<SocketAddr>,
 }
 
 impl Default for Sip {
@@ -328,6 +330,7 @@ impl Default for Sip {
             emergency: ["112", "911", "urn:service:sos"]
                 .map(str::to_owned)
                 .to_vec(),
+            nameservers: Vec::new(),
         }
     }
 }

@@ -380,6 +380,12 @@ fn parse_net(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("{text:?} is neither an address nor ADDRESS/BITS"))
 }
 
+fn parse_nameserver(text: &str) -> Result<SocketAddr, String> {
+    let plain = |_| Ok(SocketAddr::new(text.parse::<IpAddr>()?, 53));
+    let parsed: Result<SocketAddr, std::net::AddrParseError> = text.parse().or_else(plain);
+    parsed.map_err(|_| format!("{text:?} is neither ADDRESS nor ADDRESS:PORT"))
+}
+
 fn read_sip(sip: &mut Sip, places: &mut Places, mut section: Section<'_>, report: &mut Report<'_>) {
     if let Some(texts) = section.take("listen").and_then(|item| item.strings(report)) {
         sip.listen.clear();
@@ -410,6 +416,15 @@ fn read_sip(sip: &mut Sip, places: &mut Places, mut section: Section<'_>, report
     }
     if let Some(item) = section.take("calls_per_second_max") {
         sip.calls_per_second_max = item.integer_u32(report, 1, 10_000_000);
+    }
+    if let Some(texts) = section
+        .take("nameservers")
+        .and_then(|item| item.strings(report))
+    {
+        let servers = texts.iter();
+        sip.nameservers = servers
+            .filter_map(|text| text.map(report, parse_nameserver))
+            .collect();
     }
     if let Some(texts) = section
         .take("emergency")

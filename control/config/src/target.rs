@@ -21,15 +21,24 @@ pub struct SipTarget {
     pub user: Option<String>,
     /// Host.
     pub host: Host,
-    /// Port; `None` = 5060.
+    /// Port; `None` = what the DNS says, else 5060.
     pub port: Option<u16>,
-    /// Transport; UDP unless the URI says otherwise.
+    /// Transport; UDP unless the URI or the DNS says otherwise.
     pub transport: Transport,
     /// All parameters, as written, without the leading semicolon.
     pub parameters: String,
 }
 
 impl SipTarget {
+    /// Whether the URI names its transport, so that the DNS has no say in it (RFC 3263 section 4.1).
+    #[must_use]
+    pub fn names_transport(&self) -> bool {
+        let names = self.parameters.split(';').map(|one| one.split('=').next());
+        names
+            .flatten()
+            .any(|name| name.eq_ignore_ascii_case("transport"))
+    }
+
     /// Reads a target.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod link;
 pub mod metrics;
 pub mod recovery;
+mod resolve;
 pub mod retention;
 pub mod run;
 pub mod stores;

@@ -1,7 +1,6 @@
 //! The control process: one task owns the B2BUA and its inputs; catalog and API have threads of
 //! their own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,13 +20,14 @@ use trunkline_sn3::proof::Signer;
 use crate::api::events::EventHub;
 use crate::api::handle::{ControlHandle, Request};
 use crate::api::{ApiContext, ApiServer};
-use crate::b2bua::{B2bua, CatalogWrite, Lookup};
+use crate::b2bua::{B2bua, CatalogWrite, Hop};
 use crate::callbacks::{Callbacks, Hooks};
 use crate::clock::Moment;
 use crate::ledger::Told;
 use crate::link::{Link, Notice};
 use crate::metrics::Metrics;
 use crate::recovery::{recount, rescue_pool};
+use crate::resolve::Resolver;
 use crate::retention::{self, Retention};
 use crate::stores::{self, Leftovers, Stores};
 use crate::trace::Trace;
@@ -61,7 +61,8 @@ struct Core {
     trace: Trace,
     counters: Arc<TransportCounters>,
     counted: (u64, u64),
-    lookups: mpsc::Sender<(u64, Vec<SocketAddr>)>,
+    resolver: Resolver,
+    lookups: mpsc::Sender<(u64, Vec<Hop>)>,
     recounts: mpsc::Sender<Recount>,
     /// Decrypt what was captured.
     keys: Arc<Keys>,
@@ -131,6 +132,7 @@ pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
     let mut b2bua = new_b2bua(&config, &transports, events, &metrics);
     b2bua.sign_with(signer);
     b2bua.ledger.set_left(left);
+    let resolver = Resolver::new(&config.sip)?;
     let core = Core {
         b2bua,
         link: Link::new(config.dataplane_socket()),
@@ -144,6 +146,7 @@ pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
         trace,
         counters,
         counted: (0, 0),
+        resolver,
         lookups,
         recounts,
         keys,
@@ -213,7 +216,7 @@ impl Core {
         mut self,
         mut incoming: mpsc::Receiver<Incoming>,
         mut requests: mpsc::Receiver<Request>,
-        mut looked_up: mpsc::Receiver<(u64, Vec<SocketAddr>)>,
+        mut looked_up: mpsc::Receiver<(u64, Vec<Hop>)>,
         mut recounted: mpsc::Receiver<Recount>,
     ) {
         let mut signals = Signals::new();
@@ -239,8 +242,8 @@ impl Core {
                 Some(request) = requests.recv() => {
                     self.b2bua.on_api_request(request, &Moment::now());
                 }
-                Some((call, addresses)) = looked_up.recv() => {
-                    self.b2bua.looked_up(call, &addresses, &Moment::now());
+                Some((call, hops)) = looked_up.recv() => {
+                    self.b2bua.looked_up(call, &hops, &Moment::now());
                 }
                 Some((number, streams)) = recounted.recv() => {
                     self.b2bua.recounted(number, &streams, &Moment::now());
@@ -455,7 +458,12 @@ impl Core {
             }
         }
         for lookup in self.b2bua.take_lookups() {
-            tokio::spawn(look_up(lookup, self.lookups.clone()));
+            let (resolver, answers) = (self.resolver.clone(), self.lookups.clone());
+            tokio::spawn(async move {
+                let hops = resolver.locate(&lookup).await;
+                // The core is gone only when the process ends.
+                let _ = answers.send((lookup.call, hops)).await;
+            });
         }
         self.metrics.set_calls_active(self.b2bua.calls_active());
     }
@@ -494,13 +502,6 @@ impl Core {
         self.counted = (refused, malformed);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     }
-}
-
-async fn look_up(lookup: Lookup, answers: mpsc::Sender<(u64, Vec<SocketAddr>)>) {
-    let found = tokio::net::lookup_host((lookup.host.as_str(), lookup.port)).await;
-    let addresses = found.map(Iterator::collect).unwrap_or_default();
-    // The core is gone only when the process ends.
-    let _ = answers.send((lookup.call, addresses)).await;
 }
 
 async fn sleep_until(due: Option<Instant>) {

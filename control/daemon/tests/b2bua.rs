@@ -8,8 +8,14 @@ mod common;
 mod hooks;
 #[path = "b2bua/hostile.rs"]
 mod hostile;
+#[path = "b2bua/loops.rs"]
+mod loops;
+#[path = "b2bua/names.rs"]
+mod names;
 #[path = "b2bua/reliable.rs"]
 mod reliable;
+#[path = "b2bua/session_id.rs"]
+mod session_id;
 #[path = "b2bua/sessions.rs"]
 mod sessions;
 #[path = "b2bua/targets.rs"]

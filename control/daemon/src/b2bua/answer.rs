@@ -1,14 +1,13 @@
 //! The answer: the far side's 2xx, ours to the caller, and the ACKs of both.
 
-use trunkline_link::message::FactKind;
-use trunkline_link::message::Side;
+use trunkline_link::message::{FactKind, Side};
 use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::dialog::{Dialog, DialogId};
 use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{Path, ServerTx};
 use trunkline_sn3::facts::CallChange;
 
-use super::{B2bua, headers, session};
+use super::{B2bua, headers, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::{Call, Leg, Phase, Step};
@@ -30,7 +29,7 @@ impl B2bua {
             self.refuse_extra(call, index, &response, now);
             return self.note_branches_over(call);
         }
-        let dialog = match self.confirmed_dialog(call, index, &response) {
+        let mut dialog = match self.confirmed_dialog(call, index, &response) {
             Ok(dialog) => dialog,
             // A 2xx without Contact and the like: no call can be had of it.
             Err(error) => {
@@ -55,7 +54,9 @@ impl B2bua {
         }
         (call.connect_deadline, call.ring_deadline) = (None, None);
         self.dialogs.insert(dialog.id(), (call.key, Side::Callee));
+        session_id::complete(&mut dialog);
         call.leg_mut(Side::Callee).dialog = Some(dialog);
+        session_id::share(call);
         call.phase = Phase::Answering;
         let late = call
             .invitation

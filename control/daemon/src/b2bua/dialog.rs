@@ -9,7 +9,7 @@ use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{Path, ServerTx};
 
 use super::headers;
-use super::{B2bua, transfer};
+use super::{B2bua, session_id, transfer};
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
 
@@ -53,6 +53,7 @@ impl B2bua {
             response.set_content_length();
             return self.respond(tx, response, now);
         }
+        session_id::share(call);
         let ending = call.phase == Phase::Ending;
         let mut required = request.headers.list("Require");
         required.retain(|option| !transfer::understood(&request.method, option));
@@ -199,6 +200,7 @@ impl B2bua {
             .headers
             .get("Reason")
             .map(std::borrow::Cow::into_owned);
+        call.leg_mut(side.other()).farewell = headers::farewell(&request.headers, &call.route);
         self.end_call_with(call, by, reason, now);
     }
 }

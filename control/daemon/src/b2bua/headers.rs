@@ -27,7 +27,8 @@ fn copy(from: &Headers, to: &mut Headers, policy: &HeaderPolicy) {
     for field in from {
         let name = field.name();
         let name = canonical_name(name).unwrap_or(name);
-        if policy.crosses(name) {
+        // Session-ID names both ends, and is written anew for each leg.
+        if policy.crosses(name) && name != "Session-ID" {
             to.append(name, field.value());
         }
     }
@@ -54,6 +55,15 @@ pub fn cross_request(from: &Request, to: &mut Request, route: &Route) {
         }
         _ => {}
     }
+}
+
+/// What of a BYE crosses beside its Reason, which is kept apart.
+pub fn farewell(bye: &Headers, route: &Route) -> Option<Box<Headers>> {
+    let mut crossing = Headers::new();
+    copy(bye, &mut crossing, &route.header_policy);
+    crossing.remove("Reason");
+    crossing.remove("User-Agent");
+    (crossing.iter().next().is_some()).then(|| Box::new(crossing))
 }
 
 /// Copies what crosses from a response to ours.

@@ -14,7 +14,7 @@ use trunkline_sip::transaction::{Path, ServerTx};
 
 use super::headers::{self, ALLOW};
 use super::targets::{self, Groups};
-use super::{B2bua, RETRY_AFTER_S, transfer};
+use super::{B2bua, RETRY_AFTER_S, session_id, transfer};
 use crate::api::events::EventKind;
 use crate::call::media::Media;
 use crate::call::negotiation::{Heard, Negotiation};
@@ -72,7 +72,10 @@ impl B2bua {
         if request.headers.contains("Replaces") {
             return match judge(&request) {
                 Ok(()) => self.on_replacing_invite(tx, request, path, now),
-                Err(refused) => self.refuse(tx, &request, refused, now),
+                Err(refused) => {
+                    self.ledger.refused(&request, path, refused.0, now);
+                    self.refuse(tx, &request, refused, now);
+                }
             };
         }
         match self.admit(&request, path, now) {
@@ -109,6 +112,9 @@ impl B2bua {
         now: &Moment,
     ) -> Result<(Arc<Route>, Groups, Option<Heard>), Refused> {
         judge(request)?;
+        if self.loops.goes_round(request, &self.config) {
+            return Err((482, Vec::new()));
+        }
         let route = self.route(request).ok_or((404, Vec::new()))?;
         let groups = targets::groups(&route, request, path)?;
         let offer = if request.body.is_empty() {
@@ -251,13 +257,17 @@ impl B2bua {
         let dialog = contact
             .as_ref()
             .and_then(|contact| Dialog::uas(&request, &tag, contact).ok());
-        let (Some(contact), Some(dialog)) = (contact, dialog) else {
+        let (Some(contact), Some(mut dialog)) = (contact, dialog) else {
             self.metrics.call_ended(CallResult::Failed);
             self.ledger.refused(&request, path, 400, now);
             self.respond_plain(tx, &request, 400, now);
             return None;
         };
         let object = self.call_object(&request, &route, path, now);
+        session_id::begin(
+            &mut dialog,
+            object.session_id.as_deref().unwrap_or_default(),
+        );
         let callee = Leg::new(
             path.transport,
             Some(path.flow),
@@ -303,14 +313,6 @@ impl B2bua {
         let user = |uri: &Uri| uri.user_decoded().unwrap_or_default().into_owned();
         let sip_call_id = request.headers.call_id().unwrap_or_default();
         let peer = format!("{}:{}", path.transport.param_name(), path.source);
-        let session_id = request.headers.get("Session-ID").map(|value| {
-            value
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        });
         object::Call {
             id: object::new_id(),
             tenant: route.tenant.clone(),
@@ -326,7 +328,7 @@ impl B2bua {
                 .unwrap_or_default(),
             callee_uri: request.uri.to_string(),
             sip_call_id: sip_call_id.clone(),
-            session_id,
+            session_id: Some(session_id::of_caller(&request.headers)),
             started_at: now.utc,
             answered_at: None,
             ended_at: None,

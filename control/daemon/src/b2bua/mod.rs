@@ -17,10 +17,13 @@ mod answer;
 mod dialog;
 mod digits;
 mod end;
+mod failover;
 pub mod headers;
 mod invite;
 mod link_events;
+mod loops;
 mod media_facts;
+mod outgoing;
 mod own_offer;
 mod passage;
 mod persist;
@@ -29,6 +32,7 @@ mod reliable;
 mod reoffer;
 mod response;
 mod session;
+mod session_id;
 mod targets;
 mod transfer;
 
@@ -50,6 +54,7 @@ use crate::call::{Batch, Call, Step};
 use crate::clock::Moment;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use loops::Loops;
 
 pub use link_events::RecoveredPlace;
 
@@ -112,27 +117,39 @@ pub enum CatalogWrite {
     DiscardUnkept,
 }
 
-/// Where a host name leads, to be looked up by the caller of this library.
+/// Where a host name leads, to be looked up by the caller of this library (RFC 3263).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
     /// The call that waits for it.
     pub call: u64,
     /// Host name.
     pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Port, where the URI names one.
+    pub port: Option<u16>,
+    /// Transport, where the URI names one.
+    pub transport: Option<Transport>,
+}
+
+/// One place that a host name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// Transport.
+    pub transport: Transport,
+    /// Address and port.
+    pub address: SocketAddr,
 }
 
 /// Our addresses towards a destination.
-pub type LocalTo =
-    Box<dyn Fn(Transport, SocketAddr) -> Option<(Option<FlowId>, SocketAddr)> + Send>;
+pub type LocalTo = Box<LocalAddresses>;
+type LocalAddresses =
+    dyn Fn(Transport, SocketAddr) -> Option<(Option<FlowId>, SocketAddr)> + Send + Sync;
 
 /// The B2BUA.
 pub struct B2bua {
     config: Arc<Config>,
     /// The transaction layer; its transmits are to be sent by the caller.
     pub endpoint: Endpoint,
-    local_to: LocalTo,
+    local_to: Arc<LocalAddresses>,
     events: EventHub,
     /// Boxed: they are large, and the table grows by doubling.
     calls: HashMap<u64, Box<Call>>,
@@ -169,6 +186,7 @@ pub struct B2bua {
     metrics: Arc<Metrics>,
     /// Signs the receipts of finished recordings.
     signer: Option<Arc<Signer>>,
+    loops: Loops,
 }
 
 impl B2bua {
@@ -180,13 +198,18 @@ impl B2bua {
     /// An appliance without calls. `calls_max` is the configured limit or what fits.
     pub fn new(
         config: Arc<Config>,
-        endpoint: Endpoint,
+        mut endpoint: Endpoint,
         local_to: LocalTo,
         events: EventHub,
         metrics: Arc<Metrics>,
         calls_max: u32,
     ) -> Self {
         let ledger = Ledger::new(config.cdr.interim_minutes);
+        let local_to: Arc<LocalAddresses> = local_to.into();
+        let streams = Arc::clone(&local_to);
+        endpoint.use_streams(Box::new(move |remote| {
+            streams(Transport::Tcp, remote).map(|(_, local)| local)
+        }));
         Self {
             config,
             ledger,
@@ -217,6 +240,7 @@ impl B2bua {
             reports: Vec::new(),
             metrics,
             signer: None,
+            loops: Loops::default(),
         }
     }
 

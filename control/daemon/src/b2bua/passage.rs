@@ -8,7 +8,7 @@ use trunkline_sip::transaction::{ClientTx, ServerTx};
 
 use super::dialog::PASSAGES_MAX;
 use super::headers;
-use super::{B2bua, ClientUse, session};
+use super::{B2bua, ClientUse, session, session_id};
 use crate::call::{Call, Passage};
 use crate::clock::Moment;
 
@@ -129,6 +129,7 @@ impl B2bua {
         if let Some(dialog) = &mut call.leg_mut(far).dialog {
             dialog.handle_response(&response);
         }
+        session_id::share(call);
         let mut ours = self.dialog_response(call, passage.from, &passage.request, response.status);
         ours.reason.clone_from(&response.reason);
         headers::cross_response(&response, &mut ours, &call.route);

@@ -6,7 +6,7 @@ use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, ServerTx};
 
 use super::headers;
-use super::{B2bua, session};
+use super::{B2bua, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::{Call, Passage, Phase, Step};
@@ -163,6 +163,7 @@ impl B2bua {
         if let Some(dialog) = &mut call.leg_mut(from.other()).dialog {
             dialog.handle_response(&response);
         }
+        session_id::share(call);
         self.clients.remove(&tx);
         if let Some(passage) = &mut call.exchange {
             passage.owes_ack = invite && response.is_success();

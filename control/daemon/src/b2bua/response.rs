@@ -5,7 +5,7 @@ use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::message::Response;
 use trunkline_sip::transaction::{ClientTx, Path};
 
-use super::{B2bua, ClientUse, headers, session};
+use super::{B2bua, ClientUse, headers, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::transfer::News;
@@ -64,7 +64,10 @@ impl B2bua {
             return;
         };
         let branch = &mut call.branches[index];
-        branch.leg.flow = Some(path.flow);
+        // A large INVITE may have gone by a stream, the rest of the dialog goes by the leg's own way.
+        if path.transport == branch.leg.transport {
+            branch.leg.flow = Some(path.flow);
+        }
         branch.proceeding = true;
         self.ledger.heard(call, &response, now);
         match response.status {
@@ -201,6 +204,9 @@ impl B2bua {
         let Some(dialog) = &mut call.legs[Side::Caller as usize].dialog else {
             return;
         };
+        if let Some(from) = from {
+            session_id::speak_for_sender(dialog, &call.route, &from.headers);
+        }
         let mut ours = dialog.response(&invitation.request, status);
         if let Some(from) = from {
             if from.status == status {
@@ -240,6 +246,10 @@ impl B2bua {
             return self.note_branches_over(call);
         }
         if response.status == 422 && self.ask_for_longer(call, index, &response, now) {
+            return;
+        }
+        // RFC 3263 section 4.3: a server that is out of service has others beside it.
+        if response.status == 503 && self.try_other(call, index, now) {
             return;
         }
         let failure = Failure {

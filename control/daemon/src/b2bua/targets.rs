@@ -8,16 +8,14 @@ use std::time::Duration;
 use trunkline_config::{Host, Next, Route, SipTarget};
 use trunkline_link::message::Side;
 use trunkline_sip::dialog::SessionPolicy;
-use trunkline_sip::message::{
-    Headers, Method, NameAddr, Request, Response, Scheme, Uri, bracketed,
-};
-use trunkline_sip::transaction::{ClientTx, Path, Target, Transport};
+use trunkline_sip::message::{Request, Scheme, Uri, bracketed};
+use trunkline_sip::transaction::{ClientTx, Path, Transport};
 
-use super::headers;
 use super::invite::Refused;
-use super::{B2bua, ClientUse, Lookup, session};
+use super::outgoing::max_breadth;
+use super::{B2bua, Hop, Lookup};
 use crate::call::negotiation::Heard;
-use crate::call::{Branch, Call, Destination, Failure, Leg, Phase, Step};
+use crate::call::{Branch, Call, Destination, Failure, HostName, Phase, Step};
 use crate::clock::Moment;
 
 /// Targets to be tried, in order.
@@ -89,8 +87,14 @@ fn target_destination(
         trunkline_config::Transport::Udp => Transport::Udp,
         trunkline_config::Transport::Tcp => Transport::Tcp,
     };
-    let port = target.port.unwrap_or(5060);
-    Ok(destination(uri, transport, target.host.clone(), port))
+    let named = target.names_transport();
+    Ok(destination(
+        uri,
+        transport,
+        named,
+        target.host.clone(),
+        target.port,
+    ))
 }
 
 /// The Request-URI's own host; never ourselves.
@@ -112,20 +116,43 @@ fn request_destination(request: &Request, path: Path) -> Result<Destination, Ref
         Some(name) if !name.eq_ignore_ascii_case("udp") => return Err((404, Vec::new())),
         _ => Transport::Udp,
     };
-    Ok(destination(uri.without_headers(), transport, host, port))
+    let named = uri.param("transport").is_some();
+    let asked = uri.port();
+    Ok(destination(
+        uri.without_headers(),
+        transport,
+        named,
+        host,
+        asked,
+    ))
 }
 
-fn destination(uri: Uri, transport: Transport, host: Host, port: u16) -> Destination {
+/// `named` = the URI says the transport itself.
+fn destination(
+    uri: Uri,
+    transport: Transport,
+    named: bool,
+    host: Host,
+    port: Option<u16>,
+) -> Destination {
     let (name, address) = match host {
-        Host::Address(address) => (None, Some(SocketAddr::new(address, port))),
-        Host::Name(name) => (Some(name), None),
+        Host::Address(address) => (None, Some(SocketAddr::new(address, port.unwrap_or(5060)))),
+        Host::Name(host) => {
+            let transport = Some(transport).filter(|_| named);
+            let name = HostName {
+                host,
+                port,
+                transport,
+            };
+            (Some(name), None)
+        }
     };
     Destination {
         uri,
         transport,
         name,
-        port,
         address,
+        others: VecDeque::new(),
     }
 }
 
@@ -166,18 +193,19 @@ impl B2bua {
             return;
         };
         let unknown = invitation.group.iter().find(|one| one.address.is_none());
-        if let Some(destination) = unknown {
+        if let Some(name) = unknown.and_then(|one| one.name.clone()) {
             return self.lookups.push(Lookup {
                 call: key,
-                host: destination.name.clone().unwrap_or_default(),
-                port: destination.port,
+                host: name.host,
+                port: name.port,
+                transport: name.transport,
             });
         }
         self.prepare(call, now);
     }
 
-    /// A host name was looked up; no address = nobody there.
-    pub fn looked_up(&mut self, call: u64, addresses: &[SocketAddr], now: &Moment) {
+    /// A host name was looked up: the hops to try, in order; none = nobody is there.
+    pub fn looked_up(&mut self, call: u64, hops: &[Hop], now: &Moment) {
         self.with_call(call, now, |b2bua, call| {
             if call.phase != Phase::Preparing {
                 return;
@@ -189,8 +217,8 @@ impl B2bua {
             let Some(index) = group.iter().position(|one| one.address.is_none()) else {
                 return;
             };
-            match addresses.first() {
-                Some(address) => group[index].address = Some(*address),
+            match hops.split_first() {
+                Some((first, others)) => group[index].take_hop(*first, others),
                 None => {
                     group.remove(index);
                     note_failure(call, local(503, "the target's name does not resolve"));
@@ -256,169 +284,19 @@ impl B2bua {
         call.at_once = group.len();
         for destination in group {
             let policy = SessionPolicy::default();
-            if let Err(why) = self.send_invite(call, &destination, sdp.as_deref(), policy, now) {
+            let sent = self.send_invite(call, &destination, sdp.as_deref(), policy, now);
+            if let Err(why) = sent
+                && !self.ring_other(call, destination, sdp.as_deref(), now)
+            {
                 note_failure(call, local(503, why));
             }
         }
         if !call.branches.iter().any(Branch::rings) {
             return self.group_failed(call, now);
         }
-        let connect = Duration::from_millis(u64::from(call.route.connect_timeout_ms));
-        call.connect_deadline = Some(now.instant + connect);
+        self.await_progress(call, now);
         let ring = Duration::from_secs(u64::from(call.route.ring_timeout_s));
         call.ring_deadline = Some(now.instant + ring);
-    }
-
-    fn send_invite(
-        &mut self,
-        call: &mut Call,
-        destination: &Destination,
-        sdp: Option<&str>,
-        policy: SessionPolicy,
-        now: &Moment,
-    ) -> Result<(), &'static str> {
-        let remote = destination.address.ok_or("no address")?;
-        let transport = destination.transport;
-        let (flow, local) = (self.local_to)(transport, remote)
-            .ok_or("nothing listens for the target's transport")?;
-        let caller_ip = call.leg(Side::Caller).remote.ip();
-        let [_, interface] = self.interfaces(caller_ip, remote.ip());
-        if interface != Some(call.media.interface[1]) {
-            return Err("the target's media would need another interface");
-        }
-        let (mut request, contact) = self
-            .build_invite(call, destination, local, sdp)
-            .ok_or("the INVITE cannot be built")?;
-        let leg = Leg {
-            session_policy: policy,
-            ..Leg::new(transport, flow, local, remote, contact)
-        };
-        session::propose(&leg, &mut request);
-        // Without an offer of ours the target's would come in its 18x and want its answer in PRACK.
-        if sdp.is_some() {
-            request.headers.append("Supported", "100rel");
-        }
-        let target = Target::new(transport, flow, local, remote);
-        let client = self
-            .endpoint
-            .send_request(now.instant, request.clone(), &target)
-            .map_err(|_| "the INVITE cannot be sent")?;
-        self.own_client(call, client, ClientUse::Invitation);
-        self.ledger.invited_out(call, &request, &leg, now);
-        call.branches.push(Branch {
-            client,
-            sent: request,
-            leg,
-            destination: destination.clone(),
-            early: Vec::new(),
-            proceeding: false,
-            cancelled: false,
-            over: false,
-        });
-        let last = call.branches.len() - 1;
-        self.show(call, last);
-        Ok(())
-    }
-
-    /// What the API shows of the callee's leg while it has no dialog.
-    fn show(&self, call: &mut Call, index: usize) {
-        let branch = &call.branches[index];
-        let sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
-        let id = self.ledger.leg_id(call, &sip_call_id);
-        let transport = branch.leg.transport.param_name();
-        let peer = format!("{transport}:{}", branch.leg.remote);
-        let leg = call.object_leg(Side::Callee);
-        if let Some(id) = id {
-            leg.id = id;
-        }
-        (leg.sip_call_id, leg.peer) = (sip_call_id, peer);
-    }
-
-    /// The branch is whom the caller hears: the callee's leg is its.
-    pub(super) fn adopt(&mut self, call: &mut Call, index: usize) {
-        self.show(call, index);
-        call.legs[Side::Callee as usize] = call.branches[index].leg.clone();
-    }
-
-    fn build_invite(
-        &mut self,
-        call: &Call,
-        destination: &Destination,
-        local: SocketAddr,
-        sdp: Option<&str>,
-    ) -> Option<(Request, Uri)> {
-        let received = &call.invitation.as_ref()?.request;
-        let from = received.headers.from_address().ok()?;
-        let to = received.headers.to_address().ok()?;
-        let ours = local.ip().to_string();
-        let user = from.uri.user_decoded().map(std::borrow::Cow::into_owned);
-        let our_uri = Uri::sip(user.as_deref(), &bracketed(&ours), Some(local.port())).ok()?;
-        let tag = self.endpoint.new_tag();
-        let mut our_from = NameAddr::new(our_uri);
-        our_from.display = from.display.clone();
-        let our_from = our_from.with_tag(Some(&tag));
-        let mut our_to = NameAddr::new(destination.uri.without_headers());
-        our_to.display = to.display.clone();
-        let leaves_domain = destination
-            .address
-            .is_some_and(|address| !self.config.sip.allows(address.ip()));
-        let hide = leaves_domain && headers::wants_privacy(&received.headers);
-        let user = user.as_deref().filter(|_| !hide);
-        let contact = Self::contact(user, destination.transport, local)?;
-        let hops = received.headers.max_forwards().ok().flatten();
-        let hops = hops.unwrap_or(70).min(255);
-        let call_id = self.endpoint.new_call_id(&bracketed(&ours));
-        let breadth = max_breadth(&received.headers);
-        let mut request = Request::new(Method::Invite, destination.uri.clone())
-            .with("Max-Forwards", hops.saturating_sub(1).to_string())
-            .with("From", our_from.to_string())
-            .with("To", our_to.to_string())
-            .with("Call-ID", &call_id)
-            .with("CSeq", "1 INVITE")
-            .with("Contact", NameAddr::new(contact.clone()).to_string());
-        headers::cross_request(received, &mut request, &call.route);
-        if call.transfer_of.is_some() {
-            for name in ["Replaces", "Require"] {
-                request.headers.copy(&received.headers, name);
-            }
-        }
-        // Each of those rung at once gets its part (RFC 5393 section 5.3).
-        if let Some(breadth) = breadth {
-            let at_once = u32::try_from(call.at_once.max(1)).unwrap_or(1);
-            let share = (breadth / at_once).max(1);
-            request.headers.set("Max-Breadth", share.to_string());
-        }
-        headers::set_headers(&mut request, &call.route.header_policy);
-        if hide {
-            headers::make_anonymous(&mut request, &tag);
-        }
-        match sdp {
-            Some(sdp) => request.set_body("application/sdp", sdp),
-            None => request.set_content_length(),
-        }
-        Some((request, contact))
-    }
-
-    /// A target finds our session timer too short: it is asked again, once, with the one it wants (RFC
-    /// 4028 section 7.4). False when that leads nowhere.
-    pub(super) fn ask_for_longer(
-        &mut self,
-        call: &mut Call,
-        index: usize,
-        response: &Response,
-        now: &Moment,
-    ) -> bool {
-        let branch = &call.branches[index];
-        let first = branch.leg.session_policy == SessionPolicy::default();
-        let policy = branch.leg.session_policy.after_422(response);
-        let Some(policy) = policy.filter(|_| first) else {
-            return false;
-        };
-        let destination = branch.destination.clone();
-        let body = branch.sent.body.clone();
-        let sdp = (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into_owned());
-        self.send_invite(call, &destination, sdp.as_deref(), policy, now)
-            .is_ok()
     }
 
     /// A target refused, or is known not to answer.
@@ -462,6 +340,9 @@ impl B2bua {
         let sip_call_id = branch.sent.headers.call_id().unwrap_or_default();
         self.ledger.unanswered(call, &sip_call_id, status, now);
         if call.phase == Phase::Inviting && wanted {
+            if self.try_other(call, index, now) {
+                return;
+            }
             return self.branch_failed(call, local(status, "no answer from the target"), now);
         }
         self.note_branches_over(call);
@@ -519,7 +400,10 @@ impl B2bua {
         now: &Moment,
     ) {
         let hit = |branch: &Branch| branch.rings() && choose(branch);
-        if call.phase != Phase::Inviting || !call.branches.iter().any(hit) {
+        let given_up: Vec<usize> = (0..call.branches.len())
+            .filter(|index| hit(&call.branches[*index]))
+            .collect();
+        if call.phase != Phase::Inviting || given_up.is_empty() {
             return;
         }
         let why = match status {
@@ -528,13 +412,15 @@ impl B2bua {
         };
         let reason = format!("SIP;cause={status};text=\"{why}\"");
         self.cancel_branches(call, Some(&reason), choose, now);
-        self.branch_failed(call, local(status, why), now);
+        // Where nothing was heard at all, another address of the same target may do better.
+        let left = given_up
+            .into_iter()
+            .filter(|index| status != 408 || !self.try_other(call, *index, now))
+            .count();
+        if left > 0 {
+            self.branch_failed(call, local(status, why), now);
+        }
     }
-}
-
-/// How many targets a request may still be sent to at once (RFC 5393 section 5); `None` = not said.
-pub(super) fn max_breadth(headers: &Headers) -> Option<u32> {
-    headers.get("Max-Breadth")?.trim().parse().ok()
 }
 
 /// A failure that we found out ourselves.

@@ -1,11 +1,11 @@
 //! A call: two legs, their media, their recordings.
 
+mod invitation;
 pub mod media;
 pub mod negotiation;
 pub mod recording;
 pub mod transfer;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,10 +15,11 @@ use trunkline_config::Route;
 use trunkline_link::message::Side;
 use trunkline_sinks::object::{self, EndedBy};
 use trunkline_sip::dialog::{Dialog, SessionPolicy, SessionTimer};
-use trunkline_sip::message::{Request, Response, Uri};
+use trunkline_sip::message::{Headers, Request, Response, Uri};
 use trunkline_sip::transaction::{ClientTx, FlowId, ServerTx, Target, Transport};
 
 use crate::api::handle::ActionError;
+pub use invitation::{Awaited, Branch, Destination, Failure, HostName, Invitation};
 use media::Media;
 use negotiation::{Heard, Negotiation};
 use recording::Recording;
@@ -63,6 +64,8 @@ pub struct Leg {
     pub bye_waits: bool,
     /// Its Reason.
     pub bye_reason: Option<String>,
+    /// What else of the other side's BYE the BYE to this one carries.
+    pub farewell: Option<Box<Headers>>,
     /// Nothing more is expected of it.
     pub over: bool,
     /// What its peer is told of the transfer that it asked for.
@@ -96,6 +99,7 @@ impl Leg {
             acknowledged: true,
             bye_waits: false,
             bye_reason: None,
+            farewell: None,
             over: false,
             subscription: None,
             session: None,
@@ -127,138 +131,6 @@ impl Leg {
         // A connection that is open is used whatever the Contact says (RFC 5923 in spirit).
         let flow = self.flow.filter(|_| transport == self.transport);
         Target::new(transport, flow, self.local, remote.unwrap_or(self.remote))
-    }
-}
-
-/// Where one of our INVITEs is to go.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    /// Its Request-URI.
-    pub uri: Uri,
-    /// Transport.
-    pub transport: Transport,
-    /// Host name to look up, where the URI has no address.
-    pub name: Option<String>,
-    /// Port.
-    pub port: u16,
-    /// The address, once known.
-    pub address: Option<SocketAddr>,
-}
-
-/// One of our INVITEs for a call.
-#[derive(Debug)]
-pub struct Branch {
-    /// Its transaction.
-    pub client: ClientTx,
-    /// The INVITE as sent, to build the dialog from.
-    pub sent: Request,
-    /// How its messages travel; the callee's leg if it wins.
-    pub leg: Leg,
-    /// Where it was sent to.
-    pub destination: Destination,
-    /// Its early dialogs, one a fork.
-    pub early: Vec<Dialog>,
-    /// A provisional response has come.
-    pub proceeding: bool,
-    /// We gave up on it: a 2xx is acknowledged and ended by BYE.
-    pub cancelled: bool,
-    /// It has its final response, or never will.
-    pub over: bool,
-}
-
-impl Branch {
-    /// Whether it may still answer the call.
-    pub fn rings(&self) -> bool {
-        !self.over && !self.cancelled
-    }
-}
-
-/// Why the targets tried so far did not answer.
-#[derive(Debug)]
-pub struct Failure {
-    /// Status, as the target or we see it.
-    pub status: u16,
-    /// The target's response; `None` = found out by ourselves.
-    pub response: Option<Response>,
-    /// For people.
-    pub why: &'static str,
-}
-
-impl Failure {
-    /// Rank in the choice of what the caller is told, lowest first: a person's 6xx, then the class,
-    /// then what we found out ourselves (RFC 3261 section 16.7).
-    pub fn rank(&self) -> u16 {
-        match (&self.response, self.status) {
-            (None, _) => 7,
-            (_, 600..) => 0,
-            (_, status) => status / 100,
-        }
-    }
-}
-
-/// The caller's INVITE while it has no final response, and what becomes of it.
-#[derive(Debug)]
-pub struct Invitation {
-    /// The caller's transaction; `None` = it is we who call.
-    pub server: Option<ServerTx>,
-    /// The caller's INVITE.
-    pub request: Request,
-    /// Groups of targets not tried yet.
-    pub groups: VecDeque<Vec<Destination>>,
-    /// The group that is being looked up.
-    pub group: Vec<Destination>,
-    /// Whether all that failed in this group lets the next be tried.
-    pub reroutes: bool,
-    /// The best of the failures so far.
-    pub failure: Option<Failure>,
-    /// The transaction of ours whose 2xx answers the call.
-    pub client: Option<ClientTx>,
-    /// The caller made no offer: the far side's 2xx does.
-    pub late_offer: bool,
-    /// The far side's 2xx, until the caller's ACK has come (late offer only).
-    pub accepted: Option<Response>,
-    /// The transaction whose SDP was passed to the caller in a provisional response.
-    pub early: Option<ClientTx>,
-    /// The reliable provisional response that the caller has not acknowledged.
-    pub awaited: Option<Awaited>,
-    /// Those that wait for it.
-    pub provisionals: VecDeque<Response>,
-    /// The far side's 2xx and the SDP for the caller, which wait for it too.
-    pub held: Option<(Response, Option<String>)>,
-}
-
-/// A reliable provisional response (RFC 3262) on its way to the caller.
-#[derive(Debug)]
-pub struct Awaited {
-    /// Its number.
-    pub rseq: u32,
-    /// It carries a description.
-    pub has_sdp: bool,
-}
-
-impl Invitation {
-    /// Of an INVITE whose targets are known and not tried.
-    pub fn new(
-        server: Option<ServerTx>,
-        request: Request,
-        groups: VecDeque<Vec<Destination>>,
-        late_offer: bool,
-    ) -> Self {
-        Self {
-            server,
-            request,
-            groups,
-            group: Vec::new(),
-            reroutes: true,
-            failure: None,
-            client: None,
-            late_offer,
-            accepted: None,
-            early: None,
-            awaited: None,
-            provisionals: VecDeque::new(),
-            held: None,
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use trunkline_codec::CodecKind;
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::cdr::{Cdr, CdrRecording, Direction};
 use trunkline_sinks::object::{self, Recording, Role};
-use trunkline_sip::message::{Headers, Request};
+use trunkline_sip::message::{Headers, Request, SessionId};
 use trunkline_sip::transaction::Path;
 use trunkline_sn3::facts::PayloadFact;
 
@@ -36,17 +36,10 @@ fn from_invite(request: &Request, at: Timestamp) -> Cdr {
         to_uri: to.unwrap_or_default(),
         asserted_identity: joined(headers, "P-Asserted-Identity"),
         sip_call_id: headers.call_id().unwrap_or_default(),
-        session_id: session_id(headers),
+        session_id: SessionId::sender(headers),
         invited_at: at,
         ..Cdr::default()
     }
-}
-
-/// RFC 7989 Session-ID without its parameters.
-fn session_id(headers: &Headers) -> Option<String> {
-    let value = headers.get("Session-ID")?;
-    let id = value.split(';').next().unwrap_or_default().trim();
-    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// The leg of an INVITE that came in.

@@ -390,7 +390,9 @@ impl Ledger {
             return;
         };
         let mut leg = legs.open.remove(index);
-        if legs.failover.len() < CHAIN_MAX {
+        // Who wanted somebody's place and did not get it was no attempt of ours.
+        let attempted = leg.direction == Direction::Outbound;
+        if attempted && legs.failover.len() < CHAIN_MAX {
             legs.failover.push(Attempt {
                 request_uri: leg.request_uri_out.clone().unwrap_or_default(),
                 sip_call_id: leg.sip_call_id.clone(),

@@ -452,3 +452,46 @@ fn a_transfer_is_told_in_the_records_of_all_three_legs() {
         .any(|told| matches!(told, Told::TransferStarted(_, to) if to.contains("carol")));
     assert!(started);
 }
+
+#[test]
+fn an_invite_with_replaces_that_comes_to_nothing_has_its_record_and_is_no_attempt_of_the_calls() {
+    let mut world = World::new(ROUTE);
+    world.establish();
+    let ours = crate::common::US.parse().unwrap();
+    let known = world.bob.replaces();
+    let offer = sdp("127.0.0.1", 7100);
+    let replace = |world: &mut World, header: &str, more: &[(&str, &str)]| {
+        let mut headers = vec![("Replaces", header)];
+        headers.extend(more);
+        let now = world.now();
+        let carol = &mut world.carol;
+        let sent = carol.invite("sip:bob@127.0.0.1", ours, Some(&offer), &headers, now);
+        let call_id = carol.call_id_of(sent);
+        world.run(100);
+        (sent, call_id)
+    };
+    // It names nobody; it requires what we do not have; we would not hear of its end.
+    let (_, nobody) = replace(&mut world, "abc;to-tag=1;from-tag=2", &[]);
+    let (_, required) = replace(&mut world, &known, &[("Require", "teleport")]);
+    let (sent, dismissed) = replace(&mut world, &known, &[]);
+    world.carol.cancel(sent, world.now());
+    world.run(500);
+    let refused = finals(&world);
+    let of = |id: &str| refused.iter().find(|one| one.sip_call_id == id).unwrap();
+    for (id, status) in [(&nobody, 481), (&required, 420), (&dismissed, 487)] {
+        assert_eq!(of(id).sip_code, Some(status));
+        assert_eq!(of(id).direction, Direction::Inbound);
+    }
+    // Alice, who was asked, stays with bob.
+    if let Some(again) = world.alice.take_invite() {
+        let answer = sdp("127.0.0.1", 6000);
+        world.alice.respond(&again, 200, Some(&answer), world.now());
+        world.run(100);
+    }
+    world.alice.bye(world.now());
+    world.run(2_000);
+    let ended = finals(&world);
+    assert_one_final_a_leg(&records(&world), "replaces");
+    assert_eq!(ended.len(), 5);
+    assert!(ended.iter().all(|one| one.failover.is_empty()));
+}

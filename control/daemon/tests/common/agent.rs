@@ -42,6 +42,8 @@ pub struct Agent {
     pub auto_prack: bool,
     /// It answers UPDATE with a session of so many seconds that the sender refreshes.
     pub refreshes_for: Option<u32>,
+    /// Its UUID in Session-ID when it answers.
+    pub uuid: Option<&'static str>,
     /// Other requests that came in.
     pub requests: Vec<Request>,
     name: &'static str,
@@ -78,6 +80,7 @@ impl Agent {
             requests: Vec::new(),
             auto_prack: false,
             refreshes_for: None,
+            uuid: None,
             name,
             dialog: None,
             sent: Vec::new(),
@@ -194,6 +197,16 @@ impl Agent {
         self.send(request, super::US.parse().unwrap(), now)
     }
 
+    /// What came back of a request, in order.
+    pub fn responses(&self, index: usize) -> &[Response] {
+        &self.sent[index].responses
+    }
+
+    /// The Call-ID of a request.
+    pub fn call_id_of(&self, index: usize) -> String {
+        self.sent[index].request.headers.call_id().unwrap()
+    }
+
     pub fn statuses(&self, index: usize) -> Vec<u16> {
         self.sent[index]
             .responses
@@ -285,7 +298,14 @@ impl Agent {
     }
 
     pub fn bye(&mut self, now: Instant) {
+        self.bye_with(&[], now);
+    }
+
+    pub fn bye_with(&mut self, headers: &[(&str, &str)], now: Instant) {
         let mut bye = self.dialog.as_mut().unwrap().request(Method::Bye).unwrap();
+        for (name, value) in headers {
+            bye.headers.set(name, value);
+        }
         bye.set_content_length();
         let target = self.target(super::US.parse().unwrap());
         self.bye = self.endpoint.send_request(now, bye, &target).ok();
@@ -311,6 +331,9 @@ impl Agent {
             self.dialog = Dialog::uas(&invite.request, &self.tag, &self.contact()).ok();
         }
         let dialog = self.dialog.as_mut().unwrap();
+        if let Some(uuid) = self.uuid {
+            dialog.speak_for(uuid);
+        }
         let mut response = dialog.response(&invite.request, status);
         dialog.sent_response(&invite.request, status);
         for (name, value) in headers {

@@ -17,7 +17,7 @@ use trunkline_control::b2bua::{B2bua, CatalogWrite};
 use trunkline_control::clock::Moment;
 use trunkline_control::ledger::Told;
 use trunkline_control::metrics::Metrics;
-use trunkline_link::message::{Event, LegUpdate, Side};
+use trunkline_link::message::{Command, Event, LegUpdate, Side};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::cdr::Cdr;
 use trunkline_sinks::object::{Call, Recording};
@@ -87,7 +87,9 @@ fn new_b2bua(config: &Arc<Config>, hub: &EventHub, seed: u64) -> B2bua {
     B2bua::new(
         Arc::clone(config),
         Endpoint::new(settings),
-        Box::new(|_, _| Some((Some(FlowId(1)), US.parse().unwrap()))),
+        Box::new(|transport, _| {
+            (transport == Transport::Udp).then(|| (Some(FlowId(1)), US.parse().unwrap()))
+        }),
         hub.clone(),
         Arc::new(Metrics::default()),
         calls_max,
@@ -348,6 +350,14 @@ impl World {
 
     pub fn written_recordings(&self) -> Vec<Recording> {
         self.recordings.values().cloned().collect()
+    }
+
+    /// How many sessions were opened in the dataplane.
+    pub fn opened(&self) -> usize {
+        let opens = self.dataplane.commands.iter();
+        opens
+            .filter(|one| matches!(one, Command::SessionOpen(_)))
+            .count()
     }
 
     pub fn legs(&self) -> BTreeMap<(u8, Side), LegUpdate> {

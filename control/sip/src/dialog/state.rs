@@ -7,7 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::id::DialogId;
-use crate::message::{CSEQ_MAX, Method, NameAddr, Request, Response, Uri};
+use crate::message::{CSEQ_MAX, Headers, Method, NameAddr, Request, Response, SessionId, Uri};
 
 /// Which side of the dialog's first request we were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,9 @@ pub struct Dialog {
     /// RSeq of the last reliable provisional that was in order.
     #[serde(rename = "q", default, skip_serializing_if = "Option::is_none")]
     pub(super) last_rseq: Option<u32>,
+    /// What our messages say of the session's ends, where the first one said something.
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    session: Option<Box<SessionId>>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -150,6 +153,10 @@ impl Dialog {
         };
         let cseq = sent.cseq().map_err(|_| missing("CSeq"))?;
         let invite = cseq.method == Method::Invite && !success;
+        let session = SessionId::of(sent).map(|ours| SessionId {
+            remote: SessionId::sender(&response.headers).unwrap_or(ours.remote),
+            local: ours.local,
+        });
         Ok(Dialog {
             call_id: sent.call_id().map_err(|_| missing("Call-ID"))?,
             local_tag,
@@ -173,6 +180,7 @@ impl Dialog {
             local_update: None,
             remote_update: None,
             last_rseq: None,
+            session: session.map(Box::new),
         })
     }
 
@@ -208,6 +216,10 @@ impl Dialog {
             local_update: None,
             remote_update: None,
             last_rseq: None,
+            session: SessionId::sender(headers).map(|remote| {
+                let local = SessionId::fresh();
+                Box::new(SessionId { local, remote })
+            }),
         })
     }
 
@@ -272,6 +284,33 @@ impl Dialog {
     /// Another Contact of ours from now on.
     pub fn set_contact(&mut self, contact: &Uri) {
         self.contact = format!("<{contact}>");
+    }
+
+    /// What our messages say of the session's ends; `None` = nothing.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.session.as_deref()
+    }
+
+    /// Says this of the session's ends from now on (RFC 7989).
+    pub fn set_session_id(&mut self, session: Option<SessionId>) {
+        self.session = session.map(Box::new);
+    }
+
+    /// Another end speaks through us from now on; nothing changes where nothing is said of ends.
+    pub fn speak_for(&mut self, local: &str) {
+        if let Some(session) = &mut self.session
+            && session.local != local
+        {
+            local.clone_into(&mut session.local);
+        }
+    }
+
+    fn hear_session(&mut self, headers: &Headers) {
+        if let Some(session) = &mut self.session
+            && let Some(remote) = SessionId::sender(headers)
+        {
+            session.remote = remote;
+        }
     }
 
     /// Whether an INVITE of either side is under way, so that ours has to wait.
@@ -347,6 +386,9 @@ impl Dialog {
             .append("To", tagged(&self.remote_address, &self.remote_tag));
         request.headers.append("Call-ID", &self.call_id);
         request.headers.append("CSeq", format!("{cseq} {method}"));
+        if let Some(session) = &self.session {
+            request.headers.append("Session-ID", session.to_string());
+        }
         request
     }
 
@@ -377,6 +419,7 @@ impl Dialog {
             return refuse(500);
         }
         self.remote_seq = Some(cseq.number);
+        self.hear_session(&request.headers);
         let offer = !request.body.is_empty();
         match request.method {
             Method::Invite if self.local_invite.is_some() => refuse(491),
@@ -408,6 +451,9 @@ impl Dialog {
         let mut response = Response::to(request, status);
         if status > 100 {
             response.set_to_tag(&self.local_tag);
+        }
+        if let Some(session) = &self.session {
+            response.headers.set("Session-ID", session.to_string());
         }
         let refreshes = request.method.refreshes_target();
         if refreshes && (101..300).contains(&status) {
@@ -456,6 +502,7 @@ impl Dialog {
             return Effect::Continue;
         };
         let success = response.is_success();
+        self.hear_session(&response.headers);
         if response.is_final() {
             self.request_ended(&cseq.method, cseq.number);
         }

@@ -12,6 +12,7 @@ mod method;
 mod name;
 mod params;
 mod rsip_compat;
+mod session_id;
 mod status;
 mod stream;
 mod text;
@@ -35,6 +36,7 @@ pub use method::Method;
 pub use name::canonical_name;
 pub use params::Params;
 pub use rsip_compat::RsipError;
+pub use session_id::{NIL_SESSION, SessionId};
 pub use status::reason_phrase;
 pub use stream::{StreamDecoder, StreamItem, StreamLimits};
 pub use text::{percent_decode, percent_encode_header, percent_encode_user, quote, unquote};
@@ -156,6 +158,14 @@ impl Response {
         }
         if status == 100 {
             headers.copy(&request.headers, "Timestamp");
+        }
+        // Whoever asked is the other end; who answers, a dialog knows (RFC 7989 section 7).
+        if let Some(asked) = SessionId::of(&request.headers) {
+            let answer = SessionId {
+                local: NIL_SESSION.to_owned(),
+                remote: asked.local,
+            };
+            headers.append("Session-ID", answer.to_string());
         }
         Response {
             status,

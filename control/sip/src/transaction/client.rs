@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::{Action, ClientInput, ClientState, client_invite, client_other};
 use super::types::{Target, Timers, Transmit};
-use crate::message::{Method, Request, Response};
+use crate::message::{Method, Request, Response, SessionId};
 
 /// Most 2xx from different forks that are told apart.
 const FORKS_MAX: usize = 64;
@@ -26,6 +26,14 @@ pub(crate) struct ForkAck {
     pub(crate) transmit: Option<Transmit>,
 }
 
+/// A request that left by a stream, as it is to leave by UDP if there is no stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Fallback {
+    pub(crate) target: Target,
+    pub(crate) via: String,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
 /// A client transaction.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -44,6 +52,7 @@ pub(crate) struct Client {
     resend_interval: Duration,
     expire_at: Option<Instant>,
     timers: Timers,
+    fallback: Option<Box<Fallback>>,
 }
 
 impl Client {
@@ -71,7 +80,27 @@ impl Client {
             expire_at: Some(now + timers.timeout()),
             target,
             timers,
+            fallback: None,
         }
+    }
+
+    pub(crate) fn set_fallback(&mut self, fallback: Option<Fallback>) {
+        self.fallback = fallback.map(Box::new);
+    }
+
+    /// The other way to send the request, once, while nobody has answered.
+    pub(crate) fn take_fallback(&mut self) -> Option<Fallback> {
+        let fallback = self.fallback.take()?;
+        (self.state == ClientState::Started).then_some(*fallback)
+    }
+
+    /// The same request by another way, in the same transaction.
+    pub(crate) fn send_anew(&mut self, now: Instant, target: Target, via: &str, bytes: Arc<[u8]>) {
+        self.request.headers.set("Via", via);
+        (self.target, self.bytes) = (target, bytes);
+        self.resend_interval = self.timers.t1;
+        self.resend_at = (!self.target.transport.is_reliable()).then_some(now + self.timers.t1);
+        self.expire_at = Some(now + self.timers.timeout());
     }
 
     pub(crate) fn is_invite(&self) -> bool {
@@ -108,6 +137,7 @@ impl Client {
 
     fn enter(&mut self, now: Instant, state: ClientState) {
         let reliable = self.target.transport.is_reliable();
+        self.fallback = None;
         match state {
             ClientState::Proceeding if self.is_invite() => {
                 self.resend_at = None;
@@ -201,6 +231,11 @@ impl Client {
             .copy(response.map_or(from, |response| &response.headers), "To");
         request.headers.copy(from, "Call-ID");
         request.headers.append("CSeq", format!("{number} {method}"));
+        if let Some(mut session) = SessionId::of(from) {
+            let told = response.and_then(|response| SessionId::sender(&response.headers));
+            session.remote = told.unwrap_or(session.remote);
+            request.headers.append("Session-ID", session.to_string());
+        }
         request
     }
 

@@ -9,7 +9,8 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::client::{Cancelling, Client, ForkAck};
+use super::client::{Cancelling, Client, Fallback, ForkAck};
+use super::congestion::Streams;
 use super::keys::ack_key;
 use super::machine::{ClientInput, ClientState, ServerInput, ServerState};
 use super::server::{Reply, Server};
@@ -43,6 +44,7 @@ pub struct Endpoint {
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<Event>,
     pub(super) stats: Stats,
+    pub(super) streams: Streams,
 }
 
 impl Endpoint {
@@ -68,6 +70,7 @@ impl Endpoint {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
+            streams: Streams::default(),
         }
     }
 
@@ -128,8 +131,23 @@ impl Endpoint {
     pub fn send_request(
         &mut self,
         now: Instant,
+        request: Request,
+        target: &Target,
+    ) -> Result<ClientTx, SendError> {
+        self.send_marked(now, request, target, "")
+    }
+
+    /// The same with a mark at the end of the branch, by which we know the request again should it
+    /// come back (RFC 5393 section 4.2). The mark is a token (RFC 3261 section 25.1), or empty.
+    ///
+    /// # Errors
+    /// As for [`Endpoint::send_request`].
+    pub fn send_marked(
+        &mut self,
+        now: Instant,
         mut request: Request,
         target: &Target,
+        mark: &str,
     ) -> Result<ClientTx, SendError> {
         if matches!(request.method, Method::Ack | Method::Cancel) {
             return Err(SendError::WrongMethod);
@@ -138,14 +156,21 @@ impl Endpoint {
             return Err(SendError::TooMany);
         }
         complete(&request)?;
-        let branch = self.prepare(&mut request, target);
-        let client = Client::new(
-            now,
-            request,
-            branch.clone(),
-            target.clone(),
-            self.config.timers,
-        );
+        let stream = self.stream_for(&request, target);
+        let branch = self.new_branch(mark);
+        let fallback = stream.as_ref().map(|_| {
+            let mut datagram = request.clone();
+            let via = prepare(&mut datagram, target, &branch);
+            Fallback {
+                target: target.clone(),
+                via,
+                bytes: datagram.to_bytes().into(),
+            }
+        });
+        let target = stream.unwrap_or_else(|| target.clone());
+        prepare(&mut request, &target, &branch);
+        let mut client = Client::new(now, request, branch.clone(), target, self.config.timers);
+        client.set_fallback(fallback);
         Ok(self.start_client(client, branch, false))
     }
 
@@ -205,7 +230,8 @@ impl Endpoint {
         target: &Target,
     ) -> Result<(), SendError> {
         complete(&request)?;
-        self.prepare(&mut request, target);
+        let branch = self.new_branch("");
+        prepare(&mut request, target, &branch);
         self.transmit(target, request.to_bytes().into(), None);
         Ok(())
     }
@@ -387,6 +413,7 @@ impl Endpoint {
     /// A transmit of this transaction could not be sent.
     pub fn transport_failed(&mut self, now: Instant, origin: TxId) {
         if let TxId::Client(tx) = origin
+            && !self.fall_back(now, tx)
             && let Some(client) = self.clients.get_mut(&tx)
         {
             let actions = client.step(now, ClientInput::SendFailed);
@@ -420,11 +447,12 @@ impl Endpoint {
         self.last_id
     }
 
-    /// A random number, and what the secret makes of it: see [`Endpoint::made`].
-    fn new_branch(&mut self) -> String {
+    /// A random number, what the secret makes of it (see [`Endpoint::made`]), and the mark.
+    fn new_branch(&mut self, mark: &str) -> String {
         let random = format!("{:016x}", self.random.random::<u64>());
         let proof = self.stateless_tag(&random);
-        format!("{MAGIC_COOKIE}{random}{proof}")
+        let dot = if mark.is_empty() { "" } else { "." };
+        format!("{MAGIC_COOKIE}{random}{proof}{dot}{mark}")
     }
 
     /// Whether the request that this response answers was made by this layer, though its transaction may
@@ -433,30 +461,9 @@ impl Endpoint {
         let via = response.headers.via();
         let proven = via.as_ref().ok().and_then(|via| {
             let unique = via.branch()?.strip_prefix(MAGIC_COOKIE)?;
-            unique.split_at_checked(16)
+            unique.split('.').next()?.split_at_checked(16)
         });
         proven.is_some_and(|(random, proof)| self.stateless_tag(random) == proof)
-    }
-
-    /// Puts Via on top and completes what may be missing. Gives the branch.
-    fn prepare(&mut self, request: &mut Request, target: &Target) -> String {
-        let branch = self.new_branch();
-        let rport = if target.transport.is_reliable() {
-            ""
-        } else {
-            ";rport"
-        };
-        let via = format!(
-            "SIP/2.0/{} {};branch={branch}{rport}",
-            target.transport.via_name(),
-            target.sent_by
-        );
-        request.headers.prepend("Via", via);
-        if !request.headers.contains("Max-Forwards") {
-            request.headers.append("Max-Forwards", "70");
-        }
-        request.set_content_length();
-        branch
     }
 
     pub(super) fn transmit(&mut self, target: &Target, bytes: Arc<[u8]>, origin: Option<TxId>) {
@@ -504,6 +511,26 @@ pub(super) fn transmit_of(target: &Target, bytes: Arc<[u8]>, origin: Option<TxId
         bytes,
         origin,
     }
+}
+
+/// Puts Via on top and completes what may be missing. Gives the Via.
+fn prepare(request: &mut Request, target: &Target, branch: &str) -> String {
+    let rport = if target.transport.is_reliable() {
+        ""
+    } else {
+        ";rport"
+    };
+    let via = format!(
+        "SIP/2.0/{} {};branch={branch}{rport}",
+        target.transport.via_name(),
+        target.sent_by
+    );
+    request.headers.prepend("Via", &via);
+    if !request.headers.contains("Max-Forwards") {
+        request.headers.append("Max-Forwards", "70");
+    }
+    request.set_content_length();
+    via
 }
 
 /// Whether a request of ours has what every request needs.

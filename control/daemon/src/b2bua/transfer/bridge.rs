@@ -6,7 +6,7 @@ use trunkline_sip::message::Method;
 use trunkline_sn3::facts::CallChange;
 
 use super::super::end::reason_header;
-use super::super::{B2bua, CatalogWrite, headers, record};
+use super::super::{B2bua, CatalogWrite, headers, record, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::transfer::{Newcomer, Outcome, Owed, Owes, Party, Purpose, Stage};
@@ -124,6 +124,7 @@ impl B2bua {
         let sip_call_id = call.object_leg(side).sip_call_id.clone();
         let reason = Some("SIP;cause=200;text=\"transferred\"").filter(|_| !left.over);
         self.ledger.leg_over(call, &sip_call_id, by, reason, now);
+        session_id::share(call);
         self.tell(&mut left, 200);
         self.depart(call, left, now);
         call.negotiation = newcomer.negotiation;

@@ -6,7 +6,7 @@ use trunkline_sip::message::{Method, Request};
 use trunkline_sip::transaction::{FlowId, Path, ServerTx};
 
 use super::super::end::bye;
-use super::super::{B2bua, headers, session};
+use super::super::{B2bua, headers, session, session_id};
 use crate::call::negotiation::Heard;
 use crate::call::transfer::{Newcomer, Owes, Stage, Transfer};
 use crate::call::{Call, Leg, Phase};
@@ -22,14 +22,26 @@ impl B2bua {
     ) {
         let (key, side) = match self.judge_replacing(&request) {
             Ok(found) => found,
-            Err(status) => return self.respond_plain(tx, &request, status, now),
+            Err(status) => return self.refuse_replacing(tx, &request, path, status, now),
         };
         self.with_call(key, now, |b2bua, call| {
             match b2bua.replacement(call, side, tx, &request, path) {
                 Ok(newcomer) => b2bua.replace(call, side, newcomer, tx, now),
-                Err(status) => b2bua.respond_plain(tx, &request, status, now),
+                Err(status) => b2bua.refuse_replacing(tx, &request, path, status, now),
             }
         });
+    }
+
+    fn refuse_replacing(
+        &mut self,
+        tx: ServerTx,
+        request: &Request,
+        path: Path,
+        status: u16,
+        now: &Moment,
+    ) {
+        self.ledger.refused(request, path, status, now);
+        self.respond_plain(tx, request, status, now);
     }
 
     /// Whom the INVITE replaces, or why it may not (RFC 3891 section 3).
@@ -94,7 +106,8 @@ impl B2bua {
             Some(tag) => tag.to_owned(),
             None => self.endpoint.new_tag(),
         };
-        let dialog = Dialog::uas(request, &tag, &contact).map_err(|_| 400_u16)?;
+        let mut dialog = Dialog::uas(request, &tag, &contact).map_err(|_| 400_u16)?;
+        session_id::begin(&mut dialog, &session_id::of_caller(&request.headers));
         let from = request.headers.from_address().map_err(|_| 400_u16)?;
         let leg = Leg::new(
             path.transport,

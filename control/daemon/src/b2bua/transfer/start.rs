@@ -152,6 +152,9 @@ impl B2bua {
             .with("To", NameAddr::new(target.clone()).to_string())
             .with("Call-ID", stays.call_id())
             .with("CSeq", "1 INVITE");
+        if let Some(session) = stays.session_id() {
+            request.headers.set("Session-ID", &session.remote);
+        }
         let by = NameAddr::parse(leaves.remote_address(), "From").ok();
         let by = by.map(|by| NameAddr::new(by.uri).to_string());
         if let Some(by) = referral.referred_by.clone().or(by) {

@@ -1,0 +1,131 @@
+//! Records of the DNS by `hickory-resolver`, which keeps them as long as they may be kept.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+
+use super::order::{Naptr, Srv};
+
+/// The wait for one answer, and how often a question is asked.
+const TIMEOUT: Duration = Duration::from_secs(1);
+const ATTEMPTS: usize = 2;
+/// That there is no record is believed for so long at least: most names have no NAPTR.
+const NOTHING_TTL: Duration = Duration::from_secs(10);
+/// Names kept.
+const CACHE_NAMES: u64 = 4096;
+
+/// Asks name servers; `None` = only whatever else the system knows hosts by.
+#[derive(Clone)]
+pub(super) struct Dns(Option<TokioResolver>);
+
+impl Dns {
+    /// Asks these, or the system's where none is named.
+    pub(super) fn new(servers: &[SocketAddr]) -> anyhow::Result<Self> {
+        let mut builder = if servers.is_empty() {
+            match TokioResolver::builder_tokio() {
+                Ok(builder) => builder,
+                Err(error) => {
+                    tracing::warn!(%error, "no name servers of the system's: no SRV records, hosts as the system knows them");
+                    return Ok(Self(None));
+                }
+            }
+        } else {
+            let servers = servers.iter().map(name_server).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        };
+        let options: &mut ResolverOpts = builder.options_mut();
+        (options.timeout, options.attempts) = (TIMEOUT, ATTEMPTS);
+        options.negative_min_ttl = Some(NOTHING_TTL);
+        options.cache_size = CACHE_NAMES;
+        let resolver = builder.build().context("sip.nameservers")?;
+        Ok(Self(Some(resolver)))
+    }
+
+    /// NAPTR records of a domain.
+    pub(super) async fn naptr(&self, name: &str) -> Vec<Naptr> {
+        let records = self.records(name, RecordType::NAPTR).await.into_iter();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        records
+            .filter_map(|record| match record {
+                RData::NAPTR(naptr) => Some(Naptr {
+                    order: naptr.order,
+                    preference: naptr.preference,
+                    flags: text(&naptr.flags),
+                    services: text(&naptr.services),
+                    replacement: host(&naptr.replacement),
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// SRV records of a service.
+    pub(super) async fn srv(&self, name: &str) -> Vec<Srv> {
+        let records = self.records(name, RecordType::SRV).await.into_iter();
+        records
+            .filter_map(|record| match record {
+                RData::SRV(srv) => Some(Srv {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    port: srv.port,
+                    target: host(&srv.target),
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Addresses of a host, IPv4 first; of the hosts file too.
+    pub(super) async fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        if self.0.is_none() {
+            let found = tokio::net::lookup_host((name, 0)).await;
+            return found.map_or(Vec::new(), |found| found.map(|one| one.ip()).collect());
+        }
+        let (v4, v6) = tokio::join!(
+            self.records(name, RecordType::A),
+            self.records(name, RecordType::AAAA)
+        );
+        let address = |record| match record {
+            RData::A(v4) => Some(IpAddr::V4(v4.0)),
+            RData::AAAA(v6) => Some(IpAddr::V6(v6.0)),
+            _ => None,
+        };
+        v4.into_iter().chain(v6).filter_map(address).collect()
+    }
+
+    async fn records(&self, name: &str, kind: RecordType) -> Vec<RData> {
+        // A name of one label is completed by the search list.
+        let whole = name.contains('.');
+        let (Some(resolver), Ok(mut asked)) = (&self.0, Name::from_utf8(name)) else {
+            return Vec::new();
+        };
+        asked.set_fqdn(whole);
+        match resolver.lookup(asked, kind).await {
+            Ok(found) => found.answers().iter().map(|one| one.data.clone()).collect(),
+            Err(error) => {
+                tracing::debug!(name, %kind, %error, "no record");
+                Vec::new()
+            }
+        }
+    }
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
+}
+
+/// A name without its last dot; empty = the root.
+fn host(name: &Name) -> String {
+    let text = name.to_ascii();
+    text.strip_suffix('.').unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,130 @@
+//! Where a SIP host name leads: RFC 3263, from the DNS.
+//!
+//! [`Resolver::locate`] gives every place in the order in which they are to be tried; the B2BUA goes on to the
+//! next when one fails. Answers are kept as long as their TTL says, those that say "nothing" too.
+
+mod dns;
+mod order;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use trunkline_config::Sip;
+use trunkline_sip::transaction::Transport;
+
+use crate::b2bua::{Hop, Lookup};
+use dns::Dns;
+
+/// A name that is not found out about by then leads nowhere.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Places that one name may lead to.
+const HOPS_MAX: usize = 16;
+/// The port where none is said (RFC 3261 section 19.1.2).
+const PORT: u16 = 5060;
+
+/// Looks up SIP host names.
+#[derive(Clone)]
+pub struct Resolver {
+    dns: Dns,
+    /// Transports that we have, the preferred one first.
+    transports: Vec<Transport>,
+}
+
+impl Resolver {
+    /// Asks `sip.nameservers`, or the system's. To be made inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The name servers cannot be used.
+    pub fn new(sip: &Sip) -> anyhow::Result<Self> {
+        let ours = |transport| {
+            sip.listen
+                .iter()
+                .any(|listen| listen.transport == transport)
+        };
+        let both = [
+            (trunkline_config::Transport::Udp, Transport::Udp),
+            (trunkline_config::Transport::Tcp, Transport::Tcp),
+        ];
+        let transports = both.into_iter().filter(|(listens, _)| ours(*listens));
+        Ok(Self {
+            dns: Dns::new(&sip.nameservers)?,
+            transports: transports.map(|(_, transport)| transport).collect(),
+        })
+    }
+
+    /// The places that a name leads to, in order; none = nobody is there.
+    pub async fn locate(&self, lookup: &Lookup) -> Vec<Hop> {
+        let located = tokio::time::timeout(PATIENCE, self.find(lookup)).await;
+        let mut hops = located.unwrap_or_default();
+        let mut seen = Vec::new();
+        hops.retain(|hop| {
+            let fresh = !seen.contains(hop);
+            seen.push(*hop);
+            fresh
+        });
+        hops.truncate(HOPS_MAX);
+        hops
+    }
+
+    /// RFC 3263 sections 4.1 and 4.2.
+    async fn find(&self, lookup: &Lookup) -> Vec<Hop> {
+        let Lookup {
+            host,
+            port,
+            transport,
+            ..
+        } = lookup;
+        let first = transport.or(self.transports.first().copied());
+        let plain = first.unwrap_or(Transport::Udp);
+        if let Some(port) = port {
+            return self.addresses(plain, host, *port).await;
+        }
+        let mut hops = Vec::new();
+        for (transport, name) in self.services(host, *transport).await {
+            let records = self.dns.srv(&name).await;
+            let drawn = order::by_weight(records, &mut rand::rng());
+            for srv in drawn {
+                hops.extend(self.addresses(transport, &srv.target, srv.port).await);
+                if hops.len() >= HOPS_MAX {
+                    return hops;
+                }
+            }
+        }
+        if hops.is_empty() {
+            hops = self.addresses(plain, host, PORT).await;
+        }
+        hops
+    }
+
+    /// The names of SRV records to ask for, with the transport of each, in order of preference.
+    async fn services(&self, host: &str, asked: Option<Transport>) -> Vec<(Transport, String)> {
+        let by_rule = |transport: Transport| {
+            let protocol = transport.param_name();
+            (transport, format!("_sip._{protocol}.{host}"))
+        };
+        if let Some(transport) = asked {
+            return vec![by_rule(transport)];
+        }
+        let told = order::by_preference(self.dns.naptr(host).await, &self.transports);
+        if told.is_empty() {
+            return self.transports.iter().copied().map(by_rule).collect();
+        }
+        told
+    }
+
+    async fn addresses(&self, transport: Transport, host: &str, port: u16) -> Vec<Hop> {
+        // A target of an SRV record may be an address that somebody wrote there.
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => self.dns.addresses(host).await,
+        };
+        let hop = |address| Hop {
+            transport,
+            address: SocketAddr::new(address, port),
+        };
+        addresses.into_iter().map(hop).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

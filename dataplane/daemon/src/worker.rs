@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use trunkline_device::{Admission, Device, Received, SlotEvent, TAIL_ROOM_BYTES};
 use trunkline_engine::{Actions, Captured, Engine, Event, FrameMeta, Limits, MediaSpec};
 use trunkline_link::counters::CounterWriter;
+use trunkline_link::prefetch;
 
 use capture::Capture;
 use message::{Idle, WorkerConfig, WorkerEvent, WorkerQueues};
@@ -180,7 +181,7 @@ impl<D: Device> Worker<D> {
             return 0;
         }
         if capture.recordings() > 0 {
-            touch(engine, capture, batch);
+            fetch_ahead(engine, capture, batch);
         }
         for packet in batch.drain(..) {
             let Received {
@@ -331,16 +332,23 @@ impl<D: Device> Worker<D> {
     }
 }
 
-/// Touches what the recorded packets of a batch need, all of it before the first is handled: the
-/// processor fetches side by side what would otherwise be waited for one after the other.
-fn touch(engine: &Engine, capture: &Capture, batch: &[Received]) {
-    let mut sum = 0;
+/// Fetches what the recorded packets of a batch need, before the first is handled. Each pass finds what
+/// the one before it has fetched.
+fn fetch_ahead(engine: &Engine, capture: &mut Capture, batch: &[Received]) {
     for packet in batch {
-        if let Some(warm) = engine.warm(packet.slot) {
-            sum ^= warm.sum ^ capture.warm(warm.tap);
+        engine.fetch_flow(packet.slot, prefetch);
+    }
+    let mut taps = std::mem::take(&mut capture.fetching);
+    for packet in batch {
+        if let Some(tap) = engine.fetch_stream(packet.slot, prefetch) {
+            capture.fetch_track(tap);
+            taps.push(tap);
         }
     }
-    std::hint::black_box(sum);
+    for tap in taps.drain(..) {
+        capture.fetch_extent(tap);
+    }
+    capture.fetching = taps;
 }
 
 /// A packet to send in the buffer it came in.

@@ -49,4 +49,3 @@ pub use spec::{
     PayloadSpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec, Side, StreamReceipt, StreamStats,
     TAIL_ROOM_BYTES,
 };
-pub use warm::Warm;

@@ -376,22 +376,6 @@ impl StreamTable {
         placed
     }
 
-    /// Touches the current stream; see [`crate::warm`].
-    #[inline]
-    pub(crate) fn warm(&self) -> u64 {
-        self.streams.get(self.current).map_or(0, |stream| {
-            u64::from(stream.ssrc)
-                ^ u64::from(stream.payload_type)
-                ^ u64::from(stream.numbering.changed)
-                ^ stream.live.warm()
-                ^ stream.tracker.window()
-                ^ stream.last_ns
-                ^ stream.packets
-                ^ stream.distinct
-                ^ u64::from(stream.timestamp)
-        })
-    }
-
     #[cold]
     fn find_or_make(&mut self, now_ns: u64, header: &RtpHeader, placed: &mut Placed) {
         if std::mem::take(&mut self.source_changed) {

@@ -105,12 +105,6 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Touches it; see [`crate::warm`].
-    #[inline]
-    pub(crate) fn warm(&self) -> u64 {
-        self.run.as_ref().map_or(0, |run| run.highest) ^ self.last_ns
-    }
-
     /// Takes a packet that goes on with the run; false when it is anything else.
     #[inline]
     pub(crate) fn follow(&mut self, heard: &Heard) -> bool {

@@ -12,6 +12,7 @@ pub mod doorbell;
 pub mod limits;
 pub mod message;
 pub mod pool;
+mod prefetch;
 pub mod region;
 pub mod ring;
 pub mod shared_map;
@@ -22,6 +23,7 @@ pub use counters::{
     ConductorCounter, CounterReader, CounterWriter, Counters, RecorderCounter, WorkerCounter,
 };
 pub use pool::{Extent, ExtentState, Pool, PoolReader};
+pub use prefetch::prefetch;
 
 /// CLOCK_MONOTONIC in nanoseconds, the clock of heartbeats and of everything in the dataplane.
 ///

@@ -332,11 +332,11 @@ impl Filling {
         self.extent
     }
 
-    /// Touches what publishing needs; what it gives is of no meaning.
+    /// Fetches what publishing needs.
     #[inline]
-    #[must_use]
-    pub fn warm(&self) -> u64 {
-        self.extent.published() as u64
+    pub fn fetch(&self) {
+        let line = self.extent.pool.line(self.extent.index);
+        crate::prefetch(std::ptr::from_ref(line).cast());
     }
 }
 

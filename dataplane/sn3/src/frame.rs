@@ -300,8 +300,9 @@ pub fn encode_piece(
     }
     frame[bytes - FRAME_ALIGN..].fill(0);
     frame[FRAME_HEADER..end].copy_from_slice(payload);
-    let checksum = crc32c::crc32c(frame);
-    frame[..4].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = u64::from(crc32c::crc32c(frame));
+    // As a whole word: who copies words on would wait for one of two halves.
+    frame[..8].copy_from_slice(&(checksum | u64::from(head.ssrc) << 32).to_le_bytes());
     Some(bytes)
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use memmap2::{Mmap, MmapOptions, MmapRaw};
+use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 
 /// Bytes to read from.
 #[derive(Debug)]
@@ -55,6 +55,33 @@ impl Bytes {
         // bounds-checks each access, and no reference outlives the mapping.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self::Map(map))
+    }
+
+    /// What is not asked for by [`Self::will_read`] is read page by page, and nothing ahead.
+    pub(crate) fn read_sparsely(&self) {
+        if let Self::Map(map) = self {
+            // A hint: without it more is read than is needed.
+            let _ = map.advise(Advice::Random);
+        }
+    }
+
+    /// All of it is going to be read, in order.
+    pub(crate) fn read_through(&self) {
+        if let Self::Map(map) = self {
+            // A hint: without it reading is slower.
+            let _ = map.advise(Advice::Sequential);
+        }
+    }
+
+    /// These bytes are going to be read: the disk is asked for them at once.
+    pub(crate) fn will_read(&self, bytes: Range<usize>) {
+        if let Self::Map(map) = self {
+            let end = bytes.end.min(map.len());
+            if bytes.start < end {
+                // A hint: without it they are read page by page.
+                let _ = map.advise_range(Advice::WillNeed, bytes.start, end - bytes.start);
+            }
+        }
     }
 
     /// Only these bytes of it; none where they reach beyond its end.

@@ -7,7 +7,7 @@ use crate::capture::{CaptureError, Damage};
 use crate::chain::{self, Link};
 use crate::extent::{ExtentHeader, checksum, extent_flags, walk};
 use crate::frame::{self, FrameKind, RawFrame};
-use crate::layout::{EXTENT_HEADER, EXTENT_MAGIC, FRAME_ALIGN, SEGMENT_MAGIC, UNIT};
+use crate::layout::{EXTENT_BYTES, EXTENT_HEADER, EXTENT_MAGIC, FRAME_ALIGN, SEGMENT_MAGIC, UNIT};
 use crate::map::Bytes;
 use crate::segment::{DirectoryEntry, SegmentFooter, SegmentHeader, parse_file_name};
 
@@ -58,12 +58,35 @@ pub enum Found<'a> {
     },
 }
 
+impl Found<'_> {
+    /// Where it starts in the file.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        match self {
+            Self::Extent(view) => u64::from(view.page) * UNIT as u64,
+            Self::Damaged { offset, .. } => *offset,
+        }
+    }
+}
+
 impl SegmentReader {
     /// Opens a segment.
     ///
     /// # Errors
     /// I/O, or [`CaptureError::NotACapture`] when it does not start as a segment does.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
+        Self::open_as(path, false)
+    }
+
+    /// Opens a segment to read a few extents of it: [`Self::whole_extent`] reads no more than these.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_sparsely(path: &Path) -> Result<Self, CaptureError> {
+        Self::open_as(path, true)
+    }
+
+    fn open_as(path: &Path, sparsely: bool) -> Result<Self, CaptureError> {
         let io = |cause| CaptureError::Io {
             path: path.to_path_buf(),
             cause,
@@ -77,6 +100,9 @@ impl SegmentReader {
             )));
         }
         let bytes = Bytes::open(path).map_err(io)?;
+        if sparsely {
+            bytes.read_sparsely();
+        }
         let mut reader = Self::over(bytes, path)?;
         reader.live = reader.footer.is_none() && is_locked(path);
         Ok(reader)
@@ -183,6 +209,24 @@ impl SegmentReader {
         } else {
             Err(("extent checksum differs", Some(view)))
         }
+    }
+
+    /// [`Self::extent_at`], asked of the disk in one piece.
+    ///
+    /// # Errors
+    /// Those of [`Self::extent_at`].
+    pub fn whole_extent(
+        &self,
+        page: u32,
+    ) -> Result<ExtentView<'_>, (&'static str, Option<ExtentView<'_>>)> {
+        let at = page as usize * UNIT;
+        self.bytes.will_read(at..at + EXTENT_BYTES);
+        self.extent_at(page)
+    }
+
+    /// Asks the disk for these bytes, which are read soon.
+    pub(crate) fn will_read(&self, bytes: std::ops::Range<usize>) {
+        self.bytes.will_read(bytes);
     }
 
     /// The hash chain's link of the whole extent at `page`; `None` when there is none.

@@ -168,11 +168,13 @@ impl RecordingReader {
                 Some(index) => index,
                 None => {
                     let (_, path) = listed.iter().find(|(listed, _)| *listed == number)?;
-                    reader.segments.push(SegmentReader::open(path).ok()?);
+                    reader
+                        .segments
+                        .push(SegmentReader::open_sparsely(path).ok()?);
                     reader.segments.len() - 1
                 }
             };
-            let header = reader.segments[index].extent_at(page).ok()?.header;
+            let header = reader.segments[index].whole_extent(page).ok()?.header;
             let descends = reader
                 .parts
                 .last()

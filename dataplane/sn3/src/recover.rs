@@ -16,6 +16,9 @@ use crate::reader::{Found, SegmentReader, directory_entries};
 use crate::segment::{DirectoryEntry, SegmentFooter, SegmentHeader, list, segment_flags};
 use crate::writer::{Leftover, SegmentOrigin, SegmentWriter, count_in};
 
+/// How far ahead of what is looked at the disk is asked for more.
+const READ_AHEAD_BYTES: usize = 8 << 20;
+
 /// What finishing a leftover segment came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finished {
@@ -66,7 +69,9 @@ pub fn finish_leftover(path: &Path, keys: &Keys) -> io::Result<Finished> {
         return Ok(Finished::Removed);
     }
     // Not `open`: our own lock would make it look like a segment in the making.
-    let reader = SegmentReader::over(Bytes::open(path)?, path).map_err(io::Error::other)?;
+    let bytes = Bytes::open(path)?;
+    bytes.read_through();
+    let reader = SegmentReader::over(bytes, path).map_err(io::Error::other)?;
     if reader.footer().is_some() {
         return Ok(Finished::Whole);
     }
@@ -128,7 +133,13 @@ fn survey(
     let mut entries = Vec::new();
     let mut listed = HashSet::new();
     let mut damaged = Vec::new();
+    let mut asked = 0;
     for found in reader.hop(true) {
+        let reached = found.offset() as usize + READ_AHEAD_BYTES;
+        if asked < reached {
+            reader.will_read(asked..reached + READ_AHEAD_BYTES);
+            asked = reached + READ_AHEAD_BYTES;
+        }
         match &found {
             Found::Extent(view) if view.header.has(extent_flags::DIRECTORY) => {
                 state.directory_page = view.page;

@@ -33,6 +33,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("valgrind", "valgrind"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("python3", "python3"),
+    ("openssl", "openssl"),
 ];
 
 /// Runs every step in order and stops at the first that fails; says how long it took.

@@ -36,15 +36,15 @@ pub fn run(amounts: &Amounts, directory: &Path, report: &mut Report) -> Outcome<
     let mut relay = Relay::new(CALLS, 2, recording)?;
     relay.run(amounts.calls_packets / 4);
     let sent = relay.sent();
-    let written = store.count(RecorderCounter::BytesWritten);
+    let written = settled(&store);
     let start = Instant::now();
     let mut recorded = Vec::new();
     for _ in 0..amounts.rounds.min(3) {
         recorded.push(relay.run(amounts.calls_packets / 4));
     }
-    let wall_s = start.elapsed().as_secs_f64();
     let media_s = (relay.sent() - sent) as f64 / PACKETS_PER_S;
-    let disk = (store.count(RecorderCounter::BytesWritten) - written) as f64;
+    let disk = (settled(&store) - written) as f64;
+    let wall_s = start.elapsed().as_secs_f64();
     let recorded_bytes = resident() - before;
     let [captured, dropped] = relay.captured();
     if dropped > 0 || captured < relay.sent() {
@@ -102,6 +102,19 @@ pub fn run(amounts: &Amounts, directory: &Path, report: &mut Report) -> Outcome<
     report.keep("capture_ns", capture);
     report.keep("call_bytes_per_s", disk / media_s / f64::from(CALLS));
     Ok(())
+}
+
+/// Bytes written once the recorder has written all that it was given.
+fn settled(store: &Store) -> u64 {
+    let mut before = None;
+    loop {
+        let now = store.count(RecorderCounter::BytesWritten);
+        if before == Some(now) {
+            return now;
+        }
+        before = Some(now);
+        std::thread::sleep(std::time::Duration::from_millis(400));
+    }
 }
 
 /// Bytes of resident memory, shared pages included.

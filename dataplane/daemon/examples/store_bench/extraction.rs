@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use trunkline_sn3::Capture;
 use trunkline_sn3::chain;
-use trunkline_sn3::extent::Seal;
+use trunkline_sn3::extent::{Seal, extent_flags};
 use trunkline_sn3::file::{DirectoryStore, DiskFile, Way};
 use trunkline_sn3::writer::{SegmentOrigin, SegmentWriter};
 
@@ -25,9 +25,9 @@ pub fn run(amounts: &Amounts, directory: &Path, report: &mut Report) -> Outcome<
     let extents = (amounts.set_bytes >> 14).max(wanted);
     let step = extents / wanted;
     for index in 0..wanted {
-        set.put(WANTED)?;
+        set.put(WANTED, index + 1 == wanted)?;
         for other in 1..step {
-            set.put(WANTED + 1 + (index * step + other) % 997)?;
+            set.put(WANTED + 1 + (index * step + other) % 997, false)?;
         }
     }
     let (last, own) = (set.tips[WANTED as usize], set.own_bytes);
@@ -106,8 +106,8 @@ impl Set {
         })
     }
 
-    /// Appends an extent of a recording.
-    fn put(&mut self, recording: u64) -> Outcome<()> {
+    /// Appends an extent of a recording, maybe its last.
+    fn put(&mut self, recording: u64, last: bool) -> Outcome<()> {
         let text = |error: std::io::Error| error.to_string();
         if self.writer.length() >= SEGMENT_BYTES {
             self.writer.finish(1_000).map_err(text)?;
@@ -124,6 +124,7 @@ impl Set {
             prev_segment: tip.0,
             prev_page: tip.1,
             previous_link: Some(tip.2),
+            flags: if last { extent_flags::LAST } else { 0 },
             ..Seal::default()
         };
         let staged = self

@@ -94,6 +94,8 @@ pub(super) struct Capture {
     tracks: Vec<Option<Track>>,
     free: Vec<u32>,
     making: Making,
+    /// Recordings of a batch that are fetched ahead; empty between batches.
+    pub(super) fetching: Vec<u32>,
     /// Open extents by age: when opened, track, ordinal. Entries of closed ones are skipped.
     ages: VecDeque<(u64, u32, u32)>,
     /// Tracks that wait for an extent to finish.
@@ -123,6 +125,7 @@ impl Capture {
                 room: Box::default(),
                 unpublished: Vec::with_capacity(4096),
             },
+            fetching: Vec::with_capacity(4096),
             ages: VecDeque::with_capacity(4096),
             finishing: Vec::new(),
             retry_ns: 0,
@@ -180,14 +183,23 @@ impl Capture {
         track.map_or(0, |track| track.ordinal + u32::from(track.open.is_some()))
     }
 
-    /// Touches what [`Self::packet`] needs; what it gives is of no meaning.
+    /// Fetches what [`Self::packet`] needs of a recording.
     #[inline]
-    pub(super) fn warm(&self, tap: u32) -> u64 {
-        let Some(Some(track)) = self.tracks.get(tap as usize) else {
-            return 0;
-        };
-        let open = track.open.as_ref().map_or(0, |open| open.extent.warm());
-        open ^ track.origin_ns
+    pub(super) fn fetch_track(&self, tap: u32) {
+        if let Some(track) = self.tracks.get(tap as usize) {
+            trunkline_link::prefetch(std::ptr::from_ref(track).cast());
+        }
+    }
+
+    /// Fetches what [`Self::publish`] needs, once the recording itself was fetched.
+    #[inline]
+    pub(super) fn fetch_extent(&self, tap: u32) {
+        if let Some(Some(Track {
+            open: Some(open), ..
+        })) = self.tracks.get(tap as usize)
+        {
+            open.extent.fetch();
+        }
     }
 
     /// Appends a packet.

@@ -12,6 +12,7 @@ mod parse;
 mod pattern;
 mod policy;
 mod reader;
+mod recorder;
 mod route;
 mod target;
 
@@ -23,5 +24,10 @@ pub use model::{
 };
 pub use pattern::{Pattern, normalize_user};
 pub use policy::{HeaderPolicy, Preset};
+pub use recorder::{
+    DEFAULT_NAME as DEFAULT_RECORDER, LOCAL_NAME as LOCAL_RECORDER, OnRecordingFailure, Recorder,
+    RecorderPause, RecorderStart, Recorders, Settings as RecorderSettings,
+    check_header as check_recorder_header,
+};
 pub use route::{Auth, HeaderMatch, Next, Record, Route, Transfer};
 pub use target::{Host, SipTarget};

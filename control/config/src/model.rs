@@ -21,6 +21,8 @@ pub struct Config {
     pub control: Control,
     /// `[sip]`.
     pub sip: Sip,
+    /// `[[recorder]]`, in file order.
+    pub recorders: Vec<Arc<crate::Recorder>>,
     /// `[[route]]`, in file order: the first that matches wins. Shared by all calls that took it.
     pub routes: Vec<Arc<Route>>,
     /// `[recording]`.
@@ -38,6 +40,7 @@ impl Default for Config {
             interfaces: vec![Interface::default()],
             control: Control::default(),
             sip: Sip::default(),
+            recorders: Vec::new(),
             routes: Vec::new(),
             recording: Recording::default(),
             cdr: Cdr::default(),

@@ -3,7 +3,7 @@
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::{
     Backend, Cdr, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Dtmf, Idle,
-    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, Writer, judge, route,
+    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, Writer, judge, recorder, route,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -99,24 +99,44 @@ fn read(document: &DeTable<'_>, report: &mut Report<'_>) -> Config {
     if let Some(section) = subsection(&mut top, "cdr", report) {
         read_cdr(&mut config.cdr, section, report);
     }
+    if let Some(item) = top.take("recorder") {
+        for section in item.tables(report) {
+            read_recorder(&mut config, section, report);
+        }
+    }
     if let Some(item) = top.take("route") {
         for (index, section) in item.tables(report).into_iter().enumerate() {
-            config
-                .routes
-                .push(Arc::new(route::read(section, index + 1, report)));
+            let route = route::read(section, index + 1, &config.recorders, report);
+            config.routes.push(Arc::new(route));
         }
     }
     top.unbuilt(
         report,
-        &[
-            ("trunk", Unbuilt::Empty),
-            ("recorder", Unbuilt::Empty),
-            ("sink", Unbuilt::Empty),
-        ],
+        &[("trunk", Unbuilt::Empty), ("sink", Unbuilt::Empty)],
     );
     top.finish(report);
     judge::judge(&config, &places, report);
     config
+}
+
+fn read_recorder(config: &mut Config, section: Section<'_>, report: &mut Report<'_>) {
+    let (at, key) = (section.at, section.key("name"));
+    let recorder = recorder::read(section, report);
+    let known = |other: &Arc<crate::Recorder>| other.name == recorder.name;
+    if !recorder.name.is_empty() && config.recorders.iter().any(known) {
+        report.add(
+            at,
+            &key,
+            format!("two recorders are named {:?}", recorder.name),
+        );
+    }
+    if let Some(socket) = recorder.settings.socket
+        && !config.sip.listen.contains(&socket)
+    {
+        let message = format!("{socket} is not among sip.listen");
+        report.add(at, "recorder.socket", message);
+    }
+    config.recorders.push(Arc::new(recorder));
 }
 
 fn subsection<'t>(
@@ -352,7 +372,7 @@ fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-fn parse_listen(text: &str) -> Result<Listen, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<Listen, String> {
     let (transport, address) = text.split_once(':').ok_or_else(|| {
         format!("{text:?} is no listener; write \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\"")
     })?;

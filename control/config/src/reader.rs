@@ -122,8 +122,6 @@ pub(crate) enum Default {
     Empty,
     /// A string.
     Text(&'static str),
-    /// An integer.
-    Integer(i64),
 }
 
 impl Default {
@@ -133,15 +131,9 @@ impl Default {
             (Self::Empty, DeValue::Array(items)) => items.is_empty(),
             (Self::Empty, DeValue::Table(table)) => table.is_empty(),
             (Self::Text(default), DeValue::String(text)) => text == default,
-            (Self::Integer(default), value) => integer_of(value) == Some(*default),
             _ => false,
         }
     }
-}
-
-fn integer_of(value: &DeValue<'_>) -> Option<i64> {
-    let integer = value.as_integer()?;
-    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
 /// One key's value.

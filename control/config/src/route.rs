@@ -2,7 +2,9 @@
 
 use crate::policy::{self, HeaderPolicy};
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
+use crate::recorder::{self, Recorder, Recorders};
 use crate::{Pattern, SipTarget, normalize_user};
+use std::sync::Arc;
 use toml::de::DeValue;
 
 /// Final responses after which the next target is tried, unless the route says otherwise.
@@ -68,6 +70,8 @@ pub struct Route {
     pub tenant: Option<String>,
     /// Whether and how it is recorded here.
     pub record: Record,
+    /// To whom else its calls are recorded.
+    pub recorders: Arc<Recorders>,
     /// What happens to digest challenges and credentials.
     pub auth: Auth,
     /// Longest wait for a provisional response, in milliseconds.
@@ -157,7 +161,12 @@ impl Route {
 }
 
 /// Reads one `[[route]]`; `number` counts from 1.
-pub(crate) fn read(mut section: Section<'_>, number: usize, report: &mut Report<'_>) -> Route {
+pub(crate) fn read(
+    mut section: Section<'_>,
+    number: usize,
+    recorders: &[Arc<Recorder>],
+    report: &mut Report<'_>,
+) -> Route {
     let mut route = Route {
         name: format!("route {number}"),
         user: None,
@@ -172,6 +181,7 @@ pub(crate) fn read(mut section: Section<'_>, number: usize, report: &mut Report<
         capture_headers: Vec::new(),
         tenant: None,
         record: Record::No,
+        recorders: Arc::default(),
         auth: Auth::Pass,
         connect_timeout_ms: 4000,
         ring_timeout_s: 120,
@@ -209,18 +219,14 @@ pub(crate) fn read(mut section: Section<'_>, number: usize, report: &mut Report<
             _ => Err(format!("{mode:?} is not one of \"pass\", \"answer\"")),
         });
     }
+    let recorders = recorder::read_route(&mut section, recorders, report);
+    if recorders.local && route.record == Record::No {
+        route.record = Record::Yes;
+    }
+    route.recorders = Arc::new(recorders);
     read_times(&mut route, &mut section, report);
     read_signalling(&mut route, &mut section, report);
-    section.unbuilt(
-        report,
-        &[
-            ("from", Unbuilt::Absent),
-            ("recorders", Unbuilt::Empty),
-            ("srs", Unbuilt::Empty),
-            ("on_recording_failure", Unbuilt::Text("continue")),
-            ("recording_grace_s", Unbuilt::Integer(5)),
-        ],
-    );
+    section.unbuilt(report, &[("from", Unbuilt::Absent)]);
     section.finish(report);
     route
 }

@@ -3,10 +3,12 @@
 //! Counters of the dataplane begin at zero with each of its lives; the sums of earlier lives are
 //! added here, so that what a scrape sees only rises.
 
+use crate::siprec::session::State;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,6 +17,9 @@ use trunkline_hooks::SinkCounts;
 use trunkline_link::message::DropReason;
 use trunkline_link::{ConductorCounter, CounterReader, RecorderCounter, WorkerCounter};
 use trunkline_sinks::object::{Receipt, Verdict};
+
+/// Servers and states of recording sessions that are told apart.
+const SIPREC_SERIES_MAX: usize = 1000;
 
 /// How a call ended, as `trunkline_calls_total` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +84,8 @@ pub struct Metrics {
     dataplane_restarts: AtomicU64,
     cdrs_dropped: AtomicU64,
     hooks: Mutex<Vec<SinkCounts>>,
+    /// Recording sessions by server and state.
+    siprec: Mutex<BTreeMap<(String, State), u64>>,
     /// Packets that receipts of finished recordings report as dropped for a reason that no worker
     /// can count itself.
     receipt_dropped: [AtomicU64; DropReason::ALL.len()],
@@ -181,6 +188,18 @@ impl Metrics {
     pub fn set_records(&self, cdrs_dropped: u64, hooks: Vec<SinkCounts>) {
         self.cdrs_dropped.store(cdrs_dropped, Relaxed);
         *self.hooks.lock().unwrap_or_else(PoisonError::into_inner) = hooks;
+    }
+
+    /// Sets how many recording sessions each server has in each state. A server that had some stays, with
+    /// zero.
+    pub fn set_siprec(&self, sessions: impl Iterator<Item = (String, State)>) {
+        let mut counts = self.siprec.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.values_mut().for_each(|count| *count = 0);
+        for key in sessions {
+            if counts.len() < SIPREC_SERIES_MAX || counts.contains_key(&key) {
+                *counts.entry(key).or_default() += 1;
+            }
+        }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -364,9 +383,7 @@ impl Metrics {
             help,
             read(&self.recordings_active),
         )?;
-        // No recorder can be configured yet, so there is no session to count.
-        let help = "Recording sessions with recorders, by server and state";
-        encoder.encode_descriptor("trunkline_siprec_sessions", help, None, MetricType::Gauge)?;
+        self.encode_siprec(encoder)?;
         let help = "SIP requests from sources that are not allowed";
         counter(
             encoder,
@@ -389,6 +406,20 @@ impl Metrics {
             read(&self.dataplane_restarts),
         )?;
         self.encode_records(encoder)
+    }
+
+    fn encode_siprec(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Recording sessions, by server and state";
+        let name = "trunkline_siprec_sessions";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let sessions = self.siprec.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((server, state), count) in sessions.iter() {
+            let labels = [("server", server.as_str()), ("state", state.name())];
+            metric
+                .encode_family(&labels)?
+                .encode_gauge(&i64::try_from(*count).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
     }
 
     /// Call detail records and hooks.

@@ -488,6 +488,9 @@ impl Core {
             .set_records(self.cdrs.dropped(), self.callbacks.counts());
         self.metrics
             .set_recordings_active(self.b2bua.live().0.len());
+        let siprec = self.b2bua.siprec_sessions().into_iter();
+        self.metrics
+            .set_siprec(siprec.map(|one| (one.server, one.state)));
         let refused = self.counters.not_allowed.load(Relaxed);
         let malformed = {
             let stats = self.b2bua.endpoint.stats();

@@ -112,6 +112,12 @@ fn answer(mut requests: tokio::sync::mpsc::Receiver<Request>, core: &Mutex<Core>
             Request::Call { id, reply } => drop(reply.send(find(&core, &id))),
             Request::Recordings { reply } => drop(reply.send(core.recordings.clone())),
             Request::Health { reply } => drop(reply.send(core.health)),
+            Request::RecorderOrder { reply, .. } => {
+                let why = "the call has no such recording session".to_owned();
+                drop(reply.send(Err(ActionError::WrongState(why))));
+            }
+            Request::Siprec { reply } => drop(reply.send(Vec::new())),
+            Request::SiprecSession { reply, .. } => drop(reply.send(None)),
             Request::Hangup { id, reply } => {
                 core.hung_up.push(id.clone());
                 drop(reply.send(find(&core, &id).ok_or(ActionError::NotFound)));
@@ -368,7 +374,7 @@ fn actions_reach_the_core_and_bad_ones_do_not() {
             "",
             r#"{"action":"stop","recorder":"main"}"#,
         )
-        .refused(501, "not_supported");
+        .refused(409, "wrong_state");
     server
         .ask(
             "POST",
@@ -376,7 +382,7 @@ fn actions_reach_the_core_and_bad_ones_do_not() {
             "",
             r#"{"action":"stop","servers":["sip:a"]}"#,
         )
-        .refused(501, "not_supported");
+        .refused(400, "bad_request");
     server
         .ask("POST", &target, "", &"x".repeat(70_000))
         .refused(413, "too_large");
@@ -451,7 +457,9 @@ fn wrong_parameters_are_refused() {
     server
         .ask("PUT", "/v1/calls", "", "")
         .refused(405, "method_not_allowed");
-    server.get("/v1/siprec").refused(501, "not_supported");
+    let sessions = server.get("/v1/siprec").json();
+    assert_eq!(sessions, json!({ "items": [], "next": null }));
+    server.get("/v1/siprec/x").refused(404, "not_found");
     server
         .ask("DELETE", "/v1/recordings/x", "", "")
         .refused(404, "not_found");

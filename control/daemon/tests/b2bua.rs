@@ -18,6 +18,8 @@ mod reliable;
 mod session_id;
 #[path = "b2bua/sessions.rs"]
 mod sessions;
+#[path = "b2bua/siprec.rs"]
+mod siprec;
 #[path = "b2bua/targets.rs"]
 mod targets;
 #[path = "b2bua/transfer.rs"]

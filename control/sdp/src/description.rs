@@ -432,7 +432,7 @@ fn read_payloads(media: &Media) -> Vec<PayloadType> {
 }
 
 /// The address type of SDP for an address.
-pub(crate) fn family_name(address: IpAddr) -> &'static str {
+pub fn family_name(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => "IP4",
         IpAddr::V6(_) => "IP6",

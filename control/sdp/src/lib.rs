@@ -30,7 +30,9 @@ mod tests;
 
 pub use attribute::{Attribute, Direction};
 pub use compare::{Change, compare};
-pub use description::{Connection, Description, Media, Origin, Protocol, RtcpAttribute};
+pub use description::{
+    Connection, Description, Media, Origin, Protocol, RtcpAttribute, family_name,
+};
 pub use error::SdpError;
 pub use filter::keep_codecs;
 pub use judge::{Occasion, Refusal, judge_answer, judge_offer};

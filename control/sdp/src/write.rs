@@ -63,6 +63,13 @@ impl OriginState {
         self.version
     }
 
+    /// A whole description of ours from all of it but `v=` and `o=`.
+    pub fn describe(&mut self, address: IpAddr, body: &str) -> String {
+        let version = self.advance(body);
+        let (id, family) = (self.session_id, family_name(address));
+        format!("v=0\r\no=- {id} {version} IN {family} {address}\r\n{body}")
+    }
+
     fn advance(&mut self, body: &str) -> u64 {
         let fingerprint = fingerprint(body);
         if fingerprint != self.fingerprint {
@@ -265,14 +272,8 @@ impl Writer {
     }
 
     fn finish(self, address: IpAddr, origin: &mut OriginState) -> Written {
-        let version = origin.advance(&self.body);
-        let (id, family) = (origin.session_id, family_name(address));
-        let text = format!(
-            "v=0\r\no=- {id} {version} IN {family} {address}\r\n{}",
-            self.body
-        );
         Written {
-            text,
+            text: origin.describe(address, &self.body),
             lines: self.lines,
         }
     }

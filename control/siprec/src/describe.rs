@@ -21,7 +21,7 @@ pub struct Description {
     /// Everything but who sends and receives, which follows from `parties`.
     base: Metadata,
     parties: Vec<Party>,
-    group: Id,
+    group: Option<Id>,
     session: Id,
     told: Option<Metadata>,
 }
@@ -30,7 +30,7 @@ pub struct Description {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Party {
     id: Id,
-    stream: Id,
+    streams: Vec<Id>,
     media: Media,
     times: Association,
 }
@@ -53,16 +53,16 @@ impl Media {
 }
 
 impl Description {
-    /// A group with its first session, started at `started` and recorded from `at`.
+    /// The first session, of a group where one is given, started at `started` and recorded from `at`.
     #[must_use]
-    pub fn new(group: Uuid, session: Uuid, started: &str, at: &str) -> Self {
-        let group = Id::from_uuid(group);
+    pub fn new(group: Option<Id>, session: Uuid, started: &str, at: &str) -> Self {
+        let groups = group.iter().map(|group| Group {
+            id: group.clone(),
+            times: since(started),
+            extensions: Vec::new(),
+        });
         let base = Metadata {
-            groups: vec![Group {
-                id: group.clone(),
-                times: since(started),
-                extensions: Vec::new(),
-            }],
+            groups: groups.collect(),
             ..Metadata::default()
         };
         let mut description = Self {
@@ -79,7 +79,7 @@ impl Description {
     fn begin(&mut self, started: &str, at: &str) {
         let session = self.session.clone();
         self.base.sessions.push(Session {
-            group: Some(self.group.clone()),
+            group: self.group.clone(),
             started: Some(started.to_owned()),
             ..Session::new(session.clone())
         });
@@ -110,7 +110,7 @@ impl Description {
         self.current().sip_session_ids = ids;
     }
 
-    /// Adds extension elements to the group and the session that goes on.
+    /// Adds extension elements to the group, where there is one, and the session that goes on.
     ///
     /// # Errors
     /// A text is not one well-formed XML element with a namespace of its own.
@@ -121,7 +121,9 @@ impl Description {
     ) -> Result<(), MetadataError> {
         let group = group.map(checked_extension).transpose()?;
         let session = session.map(checked_extension).transpose()?;
-        self.base.groups[0].extensions.extend(group);
+        if let Some(known) = self.base.groups.first_mut() {
+            known.extensions.extend(group);
+        }
         self.current().extensions.extend(session);
         Ok(())
     }
@@ -131,24 +133,42 @@ impl Description {
     pub fn join(&mut self, party: Uuid, names: Vec<NameId>, stream: Uuid, label: &str, at: &str) {
         let (id, stream) = (Id::from_uuid(party), Id::from_uuid(stream));
         upsert_participant(&mut self.base.participants, &id, names);
+        self.describe_stream(&stream, label);
+        self.enter(&id, at);
+        self.parties.retain(|one| one.id != id);
+        self.parties.push(Party {
+            id,
+            streams: vec![stream],
+            media: Media::BOTH,
+            times: since(at),
+        });
+    }
+
+    /// What a party says is carried by another stream too (video), on the m-line of `label`. A party that
+    /// has not joined changes nothing.
+    pub fn add_stream(&mut self, party: Uuid, stream: Uuid, label: &str) {
+        let (id, stream) = (Id::from_uuid(party), Id::from_uuid(stream));
+        let Some(at) = self.parties.iter().position(|one| one.id == id) else {
+            return;
+        };
+        self.describe_stream(&stream, label);
+        let streams = &mut self.parties[at].streams;
+        if !streams.contains(&stream) {
+            streams.push(stream);
+        }
+    }
+
+    fn describe_stream(&mut self, stream: &Id, label: &str) {
         let described = Stream {
             id: stream.clone(),
             session: Some(self.session.clone()),
             label: Some(label.to_owned()),
             extensions: Vec::new(),
         };
-        match self.base.streams.iter_mut().find(|one| one.id == stream) {
+        match self.base.streams.iter_mut().find(|one| one.id == *stream) {
             Some(known) => *known = described,
             None => self.base.streams.push(described),
         }
-        self.enter(&id, at);
-        self.parties.retain(|one| one.id != id);
-        self.parties.push(Party {
-            id,
-            stream,
-            media: Media::BOTH,
-            times: since(at),
-        });
     }
 
     fn enter(&mut self, party: &Id, at: &str) {
@@ -262,11 +282,15 @@ impl Description {
                 let receives = is_in(party) && party.media.receives;
                 ParticipantStreams {
                     participant: party.id.clone(),
-                    send: sends.then(|| party.stream.clone()).into_iter().collect(),
+                    send: if sends {
+                        party.streams.clone()
+                    } else {
+                        Vec::new()
+                    },
                     recv: sending
                         .iter()
                         .filter(|other| receives && other.id != party.id)
-                        .map(|other| other.stream.clone())
+                        .flat_map(|other| other.streams.iter().cloned())
                         .collect(),
                     times: party.times.clone(),
                     extensions: Vec::new(),

@@ -26,7 +26,12 @@ fn named(user: &str) -> Vec<NameId> {
 }
 
 fn call() -> Description {
-    let mut call = Description::new(Uuid::from_u128(1), Uuid::from_u128(2), &at(0), &at(1));
+    let mut call = Description::new(
+        Some(Id::from_uuid(Uuid::from_u128(1))),
+        Uuid::from_u128(2),
+        &at(0),
+        &at(1),
+    );
     call.join(CALLER, named("alice"), Uuid::from_u128(20), "1", &at(0));
     call.join(CALLEE, named("bob"), Uuid::from_u128(21), "2", &at(1));
     call

@@ -62,7 +62,7 @@ enum Command {
     /// Start, pause, resume, stop or keep a call's recording.
     #[command(after_help = "Example: trunkline record 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77 pause")]
     Record(operate::RecordOptions),
-    /// List recording sessions with recorders (not supported yet).
+    /// List recording sessions: calls recorded to others, and others' calls recorded here.
     #[command(after_help = "Example: trunkline siprec --json")]
     Siprec(operate::ListOptions),
     /// List calls that should have been recorded and were not, or not whole.
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         Command::Hangup(options) => operate::hangup(&options),
         Command::Transfer(options) => operate::transfer(&options),
         Command::Record(options) => operate::record(&options),
-        Command::Siprec(_) => not_supported("siprec"),
+        Command::Siprec(options) => operate::siprec(&options),
         Command::Audit(options) => operate::audit(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Guard(options) => guard::run(&options),
@@ -112,8 +112,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn not_supported(command: &str) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("{command}: not supported yet")
 }

@@ -120,6 +120,9 @@ pub(crate) struct RecordOptions {
     /// What to do.
     #[arg(value_name = "ACTION")]
     action: Action,
+    /// Which recorder: `all` (without this), `local` (the capture here), or a name.
+    #[arg(long, value_name = "NAME")]
+    recorder: Option<String>,
     #[command(flatten)]
     target: Target,
 }
@@ -245,6 +248,22 @@ pub(crate) fn workers(options: &ListOptions) -> Result<ExitCode> {
     })
 }
 
+pub(crate) fn siprec(options: &ListOptions) -> Result<ExitCode> {
+    let heading = [
+        "ID", "ROLE", "STATE", "INSTANCE", "SERVER", "CALL", "PACKETS", "REVISION",
+    ];
+    show(options, "/v1/siprec?limit=1000", &heading, |session| {
+        let streams = session["streams"].as_array().into_iter().flatten();
+        let packets = streams.map(|stream| stream["packets"].to_string());
+        let mut row: Vec<String> = ["id", "role", "state", "instance", "server", "call"]
+            .map(|key| text(&session[key]))
+            .to_vec();
+        row.push(packets.collect::<Vec<_>>().join("+"));
+        row.push(text(&session["revision"]));
+        row
+    })
+}
+
 pub(crate) fn hangup(options: &HangupOptions) -> Result<ExitCode> {
     let path = format!("/v1/calls/{}", escape(&options.call));
     let call = Client::of(&options.target)?.json("DELETE", &path, None)?;
@@ -267,7 +286,10 @@ pub(crate) fn transfer(options: &TransferOptions) -> Result<ExitCode> {
 
 pub(crate) fn record(options: &RecordOptions) -> Result<ExitCode> {
     let path = format!("/v1/calls/{}/recording", escape(&options.call));
-    let order = json!({ "action": options.action.name() });
+    let mut order = json!({ "action": options.action.name() });
+    if let Some(recorder) = &options.recorder {
+        order["recorder"] = json!(recorder);
+    }
     let recording = Client::of(&options.target)?.json("POST", &path, Some(&order))?;
     println!("{}: {}", text(&recording["id"]), text(&recording["state"]));
     Ok(ExitCode::SUCCESS)

@@ -70,10 +70,13 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
-fn what_is_not_built_says_so() {
-    let (code, _, error) = trunkline(&["siprec"]);
-    assert_eq!(code, 1);
-    assert!(error.contains("not supported yet"), "{error}");
+fn recording_sessions_are_listed_with_their_packets() {
+    const ONE: &str = r#"{"items":[{"id":"s1","role":"client","state":"active","instance":"main","server":"sip:srs","call":"c1","revision":2,"streams":[{"packets":5},{"packets":7}]}],"next":null}"#;
+    let (url, asked) = answer_once("200 OK", ONE);
+    let (code, shown, error) = trunkline(&["siprec", "--url", &url]);
+    assert_eq!(code, 0, "{error}");
+    assert!(shown.contains("active") && shown.contains("5+7"), "{shown}");
+    assert!(asked.join().unwrap().starts_with("GET /v1/siprec?"));
 }
 
 #[test]

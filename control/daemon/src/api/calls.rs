@@ -2,9 +2,10 @@
 
 use super::Shared;
 use super::error::ApiError;
-use super::handle::{RecordingAction, TransferOrder};
+use super::handle::{RecorderOrder, RecordingAction, TransferOrder};
 use super::query::{Paging, Pairs, Parameters};
 use super::recordings::blocking;
+use super::siprec::{self, GivenSettings};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -12,7 +13,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use trunkline_sinks::catalog::{CallFilter, Page};
-use trunkline_sinks::object::{Call, CallState, Recording};
+use trunkline_sinks::object::{Call, CallState};
 
 /// Live calls, or with `state=ended` those that are over.
 pub(super) async fn list(
@@ -70,7 +71,7 @@ pub(super) async fn one(
 }
 
 /// The error of an action on a call that is not live: 409 when it is over, 404 when it never was.
-async fn not_live(shared: &Shared, id: &str) -> ApiError {
+pub(super) async fn not_live(shared: &Shared, id: &str) -> ApiError {
     match find(shared, id).await {
         Ok(_) => ApiError::conflict("the call is over"),
         Err(error) => error,
@@ -94,11 +95,11 @@ pub(super) async fn hang_up(
 struct Order {
     action: RecordingAction,
     recorder: Option<String>,
-    servers: Option<Value>,
-    settings: Option<Value>,
+    servers: Option<Vec<String>>,
+    settings: Option<GivenSettings>,
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     what: &str,
 ) -> Result<T, ApiError> {
@@ -124,40 +125,44 @@ pub(super) async fn transfer(
     }
 }
 
-fn read_order(body: Result<Bytes, BytesRejection>) -> Result<Order, ApiError> {
-    let order: Order = read_json(body, "recording action")?;
-    if let Some(name) = order
-        .recorder
-        .as_deref()
-        .filter(|name| !matches!(*name, "all" | "local"))
-    {
-        return Err(ApiError::not_supported(format!(
-            "recorder {name:?}: not supported yet"
-        )));
-    }
-    let given = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    if given(&order.servers) || given(&order.settings) {
-        return Err(ApiError::not_supported(
-            "servers, settings: not supported yet",
-        ));
-    }
-    Ok(order)
-}
-
+/// Acts on the recording here, on recording sessions, or on both: 200 with the recording, or with the
+/// session where the recording here is not meant.
 pub(super) async fn act(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Recording>, ApiError> {
-    let order = read_order(body)?;
-    match shared
-        .context
-        .core
-        .recording_action(&id, order.action)
-        .await?
-    {
-        Ok(recording) => Ok(Json(recording)),
+) -> Result<Json<Value>, ApiError> {
+    let order: Order = read_json(body, "recording action")?;
+    let given = siprec::given_recorder(order.recorder.as_deref(), order.servers, order.settings)?;
+    if given.is_some() && order.action != RecordingAction::Start {
+        return Err(ApiError::bad_request("servers are given to a start only"));
+    }
+    let all = matches!(order.recorder.as_deref(), None | Some("all"));
+    let local = order.recorder.as_deref() == Some("local") || (all && given.is_none());
+    let recorders = order.recorder.as_deref() != Some("local");
+    let (action, chosen) = (order.action, siprec::chosen(order.recorder.as_deref()));
+    let act = |recorder| RecorderOrder::Act { action, recorder };
+    if !local {
+        let sessions = siprec::act(&shared, &id, chosen, act(given)).await?;
+        return Ok(Json(json!(sessions.first())));
+    }
+    // Without recorders the call has its recording here only; with some, either may be missing.
+    let live = match recorders {
+        true => shared.context.core.siprec().await?,
+        false => Vec::new(),
+    };
+    let recorded = live.iter().any(|one| one.call.as_deref() == Some(&id));
+    let remote = match recorded && action != RecordingAction::Keep {
+        true => Some(siprec::act(&shared, &id, chosen, act(None)).await?),
+        false => None,
+    };
+    match shared.context.core.recording_action(&id, action).await? {
+        Ok(recording) => Ok(Json(json!(recording))),
         Err(super::handle::ActionError::NotFound) => Err(not_live(&shared, &id).await),
+        // The call is recorded elsewhere only.
+        Err(super::handle::ActionError::WrongState(_)) if remote.is_some() => {
+            Ok(Json(json!(remote.unwrap_or_default().first())))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -26,6 +26,8 @@ pub enum Subject<'a> {
         /// With `one_way`: the side that is not heard, `caller` or `callee`.
         side: Option<&'a str>,
     },
+    /// A recording session, as it is after the event.
+    Siprec(&'a crate::siprec::session::Session),
     /// An alarm: its code and what it says.
     Alarm {
         /// `capture_disk`, `capture_no_extent`, `ports_short`, `dataplane_down` ...
@@ -83,6 +85,14 @@ pub enum EventKind {
     RecordingFailed,
     /// Something was not recorded.
     RecordingAlert,
+    /// A recording session stands.
+    SiprecStarted,
+    /// A recording session is over.
+    SiprecStopped,
+    /// Another server has the recording session.
+    SiprecFailedOver,
+    /// No server has the recording session.
+    SiprecFailed,
     /// A digit.
     Dtmf,
     /// A condition began.
@@ -114,6 +124,10 @@ impl EventKind {
             Self::RecordingFinished => "recording.finished",
             Self::RecordingFailed => "recording.failed",
             Self::RecordingAlert => "recording.alert",
+            Self::SiprecStarted => "siprec.started",
+            Self::SiprecStopped => "siprec.stopped",
+            Self::SiprecFailedOver => "siprec.failed_over",
+            Self::SiprecFailed => "siprec.failed",
             Self::Dtmf => "dtmf",
             Self::AlarmRaised => "alarm.raised",
             Self::AlarmCleared => "alarm.cleared",
@@ -128,7 +142,7 @@ pub struct Event {
     pub sequence: u64,
     /// Kind.
     pub kind: EventKind,
-    /// JSON of `{"at", "call"|"recording"|"alarm": object}`.
+    /// JSON of `{"at", "call"|"recording"|"siprec"|"alarm": object}`.
     pub data: Arc<str>,
 }
 
@@ -251,6 +265,7 @@ fn event_json(at: Timestamp, subject: &Subject<'_>) -> Value {
         } => serde_json::json!({
             "at": at, "recording": recording, "alert": { "why": why, "side": side },
         }),
+        Subject::Siprec(session) => serde_json::json!({ "at": at, "siprec": session }),
         Subject::Alarm { code, message } => {
             serde_json::json!({ "at": at, "alarm": { "code": code, "message": message } })
         }

@@ -3,7 +3,14 @@
 //! The API sends [`Request`]s into a bounded channel whose receiver the core owns; each carries the
 //! sender of its reply. The core answers at once for snapshots, and for actions when they hold.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
+use trunkline_config::Recorder;
+use trunkline_sip::message::Method;
+
+use crate::siprec::client::Chosen;
+use crate::siprec::session::Session;
 
 pub use trunkline_sinks::object::{
     Call, CallState, EndedBy, Leg, Participant, Pause, Receipt, Recording, RecordingState, Role,
@@ -58,6 +65,29 @@ pub enum Request {
         /// Answered once it holds at the packet; repeating an action that already holds is fine.
         reply: oneshot::Sender<Result<Recording, ActionError>>,
     },
+    /// Acts on a call's recording sessions.
+    RecorderOrder {
+        /// The call's id.
+        call: String,
+        /// Which of them.
+        chosen: Chosen,
+        /// What is asked for.
+        order: RecorderOrder,
+        /// Answered once it holds at the packet.
+        reply: SessionsReply,
+    },
+    /// All recording sessions that are not over, in either role.
+    Siprec {
+        /// Gets them.
+        reply: oneshot::Sender<Vec<Session>>,
+    },
+    /// One recording session.
+    SiprecSession {
+        /// Its id.
+        id: String,
+        /// Gets it.
+        reply: oneshot::Sender<Option<Session>>,
+    },
     /// How the appliance is.
     Health {
         /// Gets it.
@@ -79,6 +109,30 @@ pub enum RecordingAction {
     Stop,
     /// Do not discard it at the call's end.
     Keep,
+}
+
+/// The sessions that an order was carried out on, as they are then.
+pub type SessionsReply = oneshot::Sender<Result<Vec<Session>, ActionError>>;
+
+/// What is asked of a call's recording sessions.
+#[derive(Debug)]
+pub enum RecorderOrder {
+    /// Start, pause, resume or stop.
+    Act {
+        /// What to do.
+        action: RecordingAction,
+        /// Who records, where a start names servers of its own.
+        recorder: Option<Arc<Recorder>>,
+    },
+    /// A request inside the session.
+    Message {
+        /// INFO, MESSAGE or OPTIONS.
+        method: Method,
+        /// Headers added to it.
+        headers: Vec<(String, String)>,
+        /// Its body.
+        body: Vec<u8>,
+    },
 }
 
 /// How a transfer's target is named.
@@ -262,6 +316,45 @@ impl ControlHandle {
         self.ask(|reply| Request::RecordingAction {
             call: call.to_owned(),
             action,
+            reply,
+        })
+        .await
+    }
+
+    /// Acts on a call's recording sessions.
+    ///
+    /// # Errors
+    /// The core does not answer; within: why it was not done.
+    pub async fn recorder_order(
+        &self,
+        call: &str,
+        chosen: Chosen,
+        order: RecorderOrder,
+    ) -> Result<Result<Vec<Session>, ActionError>, CoreUnavailable> {
+        self.ask(|reply| Request::RecorderOrder {
+            call: call.to_owned(),
+            chosen,
+            order,
+            reply,
+        })
+        .await
+    }
+
+    /// All recording sessions that are not over.
+    ///
+    /// # Errors
+    /// The core does not answer.
+    pub async fn siprec(&self) -> Result<Vec<Session>, CoreUnavailable> {
+        self.ask(|reply| Request::Siprec { reply }).await
+    }
+
+    /// One recording session, also shortly after its end.
+    ///
+    /// # Errors
+    /// The core does not answer.
+    pub async fn siprec_session(&self, id: &str) -> Result<Option<Session>, CoreUnavailable> {
+        self.ask(|reply| Request::SiprecSession {
+            id: id.to_owned(),
             reply,
         })
         .await

@@ -18,6 +18,7 @@ mod media;
 mod query;
 mod recordings;
 mod server;
+mod siprec;
 mod stream;
 
 pub use server::ApiServer;
@@ -25,7 +26,7 @@ pub use server::ApiServer;
 use crate::metrics::Metrics;
 use crate::trace::Trace;
 use axum::Router;
-use axum::routing::{any, get, patch, post, put};
+use axum::routing::{get, patch, post, put};
 use error::ApiError;
 use events::EventHub;
 use handle::ControlHandle;
@@ -91,7 +92,7 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/calls/{id}/pcapng", get(explain::pcapng))
         .route("/v1/calls/{id}/transfer", post(calls::transfer))
         .route("/v1/calls/{id}/recording", post(calls::act))
-        .route("/v1/calls/{id}/recording/message", post(not_supported))
+        .route("/v1/calls/{id}/recording/message", post(siprec::message))
         .route("/v1/cdrs", get(cdrs::list))
         .route("/v1/recordings", get(recordings::list))
         .route(
@@ -111,8 +112,8 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         )
         .route("/v1/recordings/{id}/evidence", get(evidence::evidence))
         .route("/v1/audit", get(audit::audit))
-        .route("/v1/siprec", any(not_supported))
-        .route("/v1/siprec/{id}", any(not_supported))
+        .route("/v1/siprec", get(siprec::list))
+        .route("/v1/siprec/{id}", get(siprec::one))
         .route("/v1/events", get(stream::events))
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
@@ -122,9 +123,4 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
             auth::check,
         ))
         .with_state(shared)
-}
-
-/// Defined, not built.
-async fn not_supported() -> ApiError {
-    ApiError::not_supported("this request is not supported yet")
 }

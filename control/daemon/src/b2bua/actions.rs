@@ -62,6 +62,18 @@ impl B2bua {
                 }
                 let _ = reply.send(result);
             }
+            Request::RecorderOrder {
+                call,
+                chosen,
+                order,
+                reply,
+            } => self.recorder_order(&call, &chosen, order, reply, now),
+            Request::Siprec { reply } => {
+                let _ = reply.send(self.siprec_sessions());
+            }
+            Request::SiprecSession { id, reply } => {
+                let _ = reply.send(self.siprec_session(&id));
+            }
             Request::Health { reply } => {
                 let _ = reply.send(self.health());
             }

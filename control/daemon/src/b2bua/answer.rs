@@ -330,6 +330,9 @@ impl B2bua {
     }
 
     pub(super) fn on_ack(&mut self, invite: Option<ServerTx>, request: &Request, now: &Moment) {
+        if self.recorder_ack(invite, request, now) {
+            return;
+        }
         let by_server = invite.and_then(|tx| self.servers.get(&tx).copied());
         let by_dialog = || {
             let id = DialogId::of_request(request)?;

@@ -34,7 +34,10 @@ impl B2bua {
             let known =
                 DialogId::of_request(&request).and_then(|id| self.dialogs.get(&id).copied());
             let Some((key, side)) = known else {
-                return self.respond_plain(tx, &request, 481, now);
+                if let Some(request) = self.recorder_request(tx, request, path, now) {
+                    self.respond_plain(tx, &request, 481, now);
+                }
+                return;
             };
             self.with_call(key, now, |b2bua, call| {
                 b2bua.on_dialog_request(call, side, tx, request, path, now);

@@ -12,6 +12,7 @@ use crate::api::events::{EventKind, Subject};
 use crate::call::recording::Phase as RecordingPhase;
 use crate::call::{Call, Phase, Step};
 use crate::clock::Moment;
+use crate::siprec::client::Left;
 
 /// Code of the alarm "no dataplane", beside those of the link.
 const DATAPLANE_DOWN: u16 = 1000;
@@ -54,6 +55,13 @@ pub struct RecoveredPlace {
 impl B2bua {
     /// Works off an event of the dataplane.
     pub fn on_link_event(&mut self, event: Event, now: &Moment) {
+        if !self.recorder_event(&event, now) {
+            self.on_call_event(event, now);
+        }
+        self.deliver_orders(now);
+    }
+
+    fn on_call_event(&mut self, event: Event, now: &Moment) {
         // Left unread by an earlier control: told of before its call is known to us.
         let unknown = session_of(&event).is_some_and(|key| !self.calls.contains_key(&key));
         if unknown && self.awaits_snapshot() && self.unread.len() < UNREAD_MAX {
@@ -373,6 +381,8 @@ impl B2bua {
                 b2bua.fail_batches(call, now, |_| true);
             });
         }
+        let (client, mut context) = self.recorders(now);
+        client.dataplane_died(&mut context);
         // What is left was asked for calls that are over.
         let calls = &self.calls;
         self.requests.retain(|_, (key, _)| calls.contains_key(key));
@@ -429,6 +439,11 @@ impl B2bua {
         let sessions = std::mem::take(&mut self.snapshot);
         let known: HashSet<u64> = sessions.iter().map(|session| session.session).collect();
         self.dataplane_up = true;
+        let (left, sessions): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .filter(|session| !self.siprec.owns_session(session.session))
+            .partition(|session| Left::read(session).is_some());
+        self.siprec.left_behind(left.iter().filter_map(Left::read));
         for session in sessions {
             if self.calls.contains_key(&session.session) {
                 continue;
@@ -437,6 +452,9 @@ impl B2bua {
             if !self.restore(session, now) {
                 self.command(Command::SessionClose { session: key });
             }
+        }
+        for session in self.siprec.take_unclaimed() {
+            self.command(Command::SessionClose { session });
         }
         self.unread.clear();
         // Those that came since are being installed as it is.
@@ -475,6 +493,8 @@ impl B2bua {
         for command in call.media.reinstall() {
             self.command(command);
         }
+        let (client, mut context) = self.recorders(now);
+        client.reinstall(call.key, &mut context);
         let session = call.key;
         let fact = self.restart_fact(call);
         let Some(recording) = call.live_recording() else {

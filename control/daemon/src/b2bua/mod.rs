@@ -28,10 +28,11 @@ mod own_offer;
 mod passage;
 mod persist;
 mod record;
+mod recorders;
 mod reliable;
 mod reoffer;
 mod response;
-mod session;
+pub(crate) mod session;
 mod session_id;
 mod targets;
 mod transfer;
@@ -54,6 +55,7 @@ use crate::call::{Batch, Call, Step};
 use crate::clock::Moment;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::siprec::client::Client;
 use loops::Loops;
 
 pub use link_events::RecoveredPlace;
@@ -141,7 +143,7 @@ pub struct Hop {
 
 /// Our addresses towards a destination.
 pub type LocalTo = Box<LocalAddresses>;
-type LocalAddresses =
+pub(crate) type LocalAddresses =
     dyn Fn(Transport, SocketAddr) -> Option<(Option<FlowId>, SocketAddr)> + Send + Sync;
 
 /// The B2BUA.
@@ -184,6 +186,8 @@ pub struct B2bua {
     /// For calls that were being worked on when it was reported.
     reports: Vec<Reported>,
     metrics: Arc<Metrics>,
+    /// Recording sessions of ours.
+    siprec: Client,
     /// Signs the receipts of finished recordings.
     signer: Option<Arc<Signer>>,
     loops: Loops,
@@ -239,6 +243,7 @@ impl B2bua {
             unread: Vec::new(),
             reports: Vec::new(),
             metrics,
+            siprec: Client::default(),
             signer: None,
             loops: Loops::default(),
         }
@@ -273,13 +278,17 @@ impl B2bua {
 
     /// Whether nothing is left to be done: no call, no recording on its way to the disk.
     pub fn is_idle(&self) -> bool {
-        self.calls.is_empty()
+        self.calls.is_empty() && self.siprec.is_idle()
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.timers.first().map(|(due, _)| *due);
-        let others = [self.endpoint.poll_timeout(), self.ledger.poll_timeout()];
+        let others = [
+            self.endpoint.poll_timeout(),
+            self.ledger.poll_timeout(),
+            self.siprec.poll_timeout(),
+        ];
         others.into_iter().chain([own]).flatten().min()
     }
 
@@ -296,6 +305,8 @@ impl B2bua {
                 b2bua.call_timeout(call, now);
             });
         }
+        let (client, mut context) = self.recorders(now);
+        client.handle_timeout(&mut context);
         while let Some(key) = self.ledger.take_due(now) {
             if let Some(call) = self.calls.get(&key) {
                 self.ledger.interim(call, now);
@@ -317,6 +328,9 @@ impl B2bua {
                 Event::Ack {
                     invite, request, ..
                 } => self.on_ack(invite, &request, now),
+                Event::Response { tx, response, path } if self.siprec.owns_client(tx) => {
+                    self.recorder_response(tx, &response, path, now);
+                }
                 Event::Response { tx, response, path } => {
                     self.with_client(tx, now, |b2bua, call, client| {
                         b2bua.on_response(call, tx, client, response, path, now);
@@ -325,6 +339,10 @@ impl B2bua {
                 Event::Timeout { tx } => self.on_client_failure(tx, 408, now),
                 Event::TransportError { tx } => self.on_client_failure(tx, 503, now),
                 // Only a 2xx without ACK ends the call: a refusal needs nothing more.
+                Event::NoAck { tx, .. } if self.siprec.owns_server(tx) => {
+                    let (client, mut context) = self.recorders(now);
+                    client.on_no_ack(tx, &mut context);
+                }
                 Event::NoAck { tx, status } if (200..300).contains(&status) => {
                     self.with_server(tx, now, |b2bua, call| b2bua.on_no_ack(call, tx, now));
                 }
@@ -338,6 +356,7 @@ impl B2bua {
                 }
             }
         }
+        self.deliver_orders(now);
     }
 
     /// Takes a call out, lets `act` change it, and puts it back or forgets it when it is over.
@@ -358,9 +377,11 @@ impl B2bua {
     /// Puts a call back (or forgets it) with its timer set.
     fn settle(&mut self, mut call: Box<Call>, now: &Moment) {
         if self.finish_if_over(&mut call, now) {
+            self.recorders_follow(&call, now);
             self.forget(&call);
             return self.deliver_reports(now);
         }
+        self.recorders_follow(&call, now);
         let due = call.deadline();
         if due != call.scheduled {
             if let Some(old) = call.scheduled {

@@ -279,6 +279,9 @@ impl B2bua {
 
     /// A request of ours got no answer, or could not be sent.
     pub(super) fn on_client_failure(&mut self, tx: ClientTx, status: u16, now: &Moment) {
+        if self.siprec.owns_client(tx) {
+            return self.recorder_unanswered(tx, status, now);
+        }
         self.with_client(tx, now, |b2bua, call, client| {
             b2bua.clients.remove(&tx);
             match client {

@@ -17,7 +17,7 @@ use crate::clock::Moment;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// What our 2xx to an INVITE or UPDATE of a leg's peer says of the session's timer.
-pub(super) fn confirm(leg: &mut Leg, request: &Request, response: &mut Response, now: &Moment) {
+pub(crate) fn confirm(leg: &mut Leg, request: &Request, response: &mut Response, now: &Moment) {
     note_methods(leg, &request.headers);
     match leg.session_policy.accept(&request.headers) {
         Ok(Some(terms)) => {
@@ -30,7 +30,7 @@ pub(super) fn confirm(leg: &mut Leg, request: &Request, response: &mut Response,
 }
 
 /// What the peer's 2xx to our INVITE or UPDATE agreed on.
-pub(super) fn agreed(leg: &mut Leg, response: &Response, now: &Moment) {
+pub(crate) fn agreed(leg: &mut Leg, response: &Response, now: &Moment) {
     note_methods(leg, &response.headers);
     start(leg, SessionPolicy::agreed(&response.headers), now);
 }
@@ -40,7 +40,7 @@ fn start(leg: &mut Leg, terms: Option<trunkline_sip::dialog::SessionTerms>, now:
 }
 
 /// Proposes the leg's timer in a request of ours that refreshes it.
-pub(super) fn propose(leg: &Leg, request: &mut Request) {
+pub(crate) fn propose(leg: &Leg, request: &mut Request) {
     let terms = leg.session.as_ref().map(SessionTimer::terms);
     leg.session_policy.propose(request, terms);
 }

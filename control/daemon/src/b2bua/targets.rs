@@ -206,6 +206,11 @@ impl B2bua {
 
     /// A host name was looked up: the hops to try, in order; none = nobody is there.
     pub fn looked_up(&mut self, call: u64, hops: &[Hop], now: &Moment) {
+        if self.siprec.owns_lookup(call) {
+            let (client, mut context) = self.recorders(now);
+            client.looked_up(call, hops, &mut context);
+            return self.deliver_orders(now);
+        }
         self.with_call(call, now, |b2bua, call| {
             if call.phase != Phase::Preparing {
                 return;
@@ -274,6 +279,9 @@ impl B2bua {
 
     /// Ports are there: INVITEs go to all of the group.
     pub(super) fn ring(&mut self, call: &mut Call, now: &Moment) {
+        if self.recorders_hold(call, now) {
+            return;
+        }
         let address = self.media_address(call, Side::Callee);
         let sdp = call.negotiation.write_offer(&call.media, address);
         let group = match &mut call.invitation {

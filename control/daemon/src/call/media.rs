@@ -22,6 +22,8 @@ pub struct Media {
     pub open: Vec<MediaOpen>,
     /// Media timeout, 0 = off.
     pub media_timeout_ms: u32,
+    /// Session whose worker is to have this one too, 0 = any.
+    pub beside: u64,
     legs: BTreeMap<Key, LegUpdate>,
     restore: BTreeMap<Key, LegRestore>,
 }
@@ -34,6 +36,7 @@ impl Media {
             interface,
             open: Vec::new(),
             media_timeout_ms,
+            beside: 0,
             legs: BTreeMap::new(),
             restore: BTreeMap::new(),
         }
@@ -64,7 +67,7 @@ impl Media {
             session: self.session,
             interface: self.interface,
             media_timeout_ms: self.media_timeout_ms,
-            beside: 0,
+            beside: self.beside,
             media: self.open.clone(),
         })
     }

@@ -3,12 +3,31 @@
 use std::collections::BTreeMap;
 
 use trunkline_link::message::{
-    Command, Event, FailReason, LegUpdate, MediaOpen, RecordingPhase, Side, SnapshotSession,
-    StreamReceipt,
+    Command, Event, FailReason, ForkState, LegUpdate, MediaOpen, RecordingPhase, Side,
+    SnapshotSession, StreamReceipt, leg_flags,
 };
+
+/// A session beside the call's, into which its media is forked.
+#[derive(Default)]
+pub struct Fork {
+    pub media: Vec<MediaOpen>,
+    pub legs: BTreeMap<(u8, Side), LegUpdate>,
+    pub state: Option<ForkState>,
+    record: Vec<u8>,
+}
+
+impl Fork {
+    /// Whether what a side says leaves for a recorder.
+    pub fn sends(&self, media: u8, side: Side) -> bool {
+        let leg = self.legs.get(&(media, side));
+        let may = leg.is_some_and(|leg| leg.flags & leg_flags::MAY_SEND != 0 && leg.rtp.is_some());
+        may && self.state == Some(ForkState::Running)
+    }
+}
 
 #[derive(Default)]
 pub struct Dataplane {
+    pub forks: BTreeMap<u64, Fork>,
     pub commands: Vec<Command>,
     pub legs: BTreeMap<(u8, Side), LegUpdate>,
     pub ports: Vec<[u16; 2]>,
@@ -69,6 +88,31 @@ impl Dataplane {
             _ => (0, 0),
         };
         let phase = match command {
+            Command::SessionOpen(open) if open.beside != 0 => {
+                if self.session != open.beside {
+                    let reason = FailReason::NotFound;
+                    events.push(Event::Failed { request, reason });
+                    return;
+                }
+                let known = self.forks.len();
+                let fork = self.forks.entry(open.session).or_default();
+                for (index, mut media) in open.media.into_iter().enumerate() {
+                    let first = u16::try_from(20_000 + 100 * known + 4 * index).unwrap();
+                    if media.ports == [0, 0] {
+                        media.ports = [first, first + 2];
+                    }
+                    if index >= fork.media.len() {
+                        fork.media.push(media);
+                    }
+                }
+                events.push(Event::SessionOpened {
+                    request,
+                    session: open.session,
+                    worker: 0,
+                    ports: fork.media.iter().map(|media| media.ports).collect(),
+                });
+                return;
+            }
             Command::SessionOpen(open) => {
                 if self.refuses_ports {
                     events.push(Event::Failed {
@@ -101,6 +145,29 @@ impl Dataplane {
                 });
                 return;
             }
+            Command::LegUpdate(update) if self.forks.contains_key(&update.session) => {
+                let fork = self.forks.get_mut(&update.session).unwrap();
+                fork.legs.insert((update.media, update.side), update);
+                None
+            }
+            Command::SessionRecord { session, record } if self.forks.contains_key(&session) => {
+                self.forks.get_mut(&session).unwrap().record = record;
+                None
+            }
+            Command::SessionClose { session } if self.forks.remove(&session).is_some() => None,
+            Command::ForkStart { target, .. } => {
+                let state = &mut self.forks.get_mut(&target).unwrap().state;
+                state.get_or_insert(ForkState::Running);
+                None
+            }
+            Command::ForkState { target, state, .. } => {
+                self.forks.get_mut(&target).unwrap().state = Some(state);
+                None
+            }
+            Command::ForkStop { target, .. } => {
+                self.forks.get_mut(&target).unwrap().state = None;
+                None
+            }
             Command::LegUpdate(update) => {
                 self.legs.insert((update.media, update.side), update);
                 None
@@ -126,11 +193,7 @@ impl Dataplane {
             Command::RecordingPause { .. } => Some(RecordingPhase::Paused),
             Command::RecordingResume { .. } => Some(RecordingPhase::Running),
             Command::RecordingStop { .. } => Some(RecordingPhase::Stopped),
-            Command::RecordingFact { .. }
-            | Command::ForkStart { .. }
-            | Command::ForkState { .. }
-            | Command::ForkStop { .. }
-            | Command::Drain => None,
+            Command::RecordingFact { .. } | Command::Drain => None,
             Command::RecordingFinish { session, recording } => {
                 events.push(Event::Done { request });
                 let told = if self.holds_closed {
@@ -161,6 +224,17 @@ impl Dataplane {
                         phase: self.phase.unwrap_or(RecordingPhase::Running),
                         origin_mono_ns: self.origin,
                         record: self.record.clone(),
+                    }));
+                }
+                for (session, fork) in &self.forks {
+                    events.push(Event::SnapshotSession(SnapshotSession {
+                        session: *session,
+                        media: fork.media.clone(),
+                        interface: [0, 0],
+                        recording: 0,
+                        phase: RecordingPhase::Running,
+                        origin_mono_ns: 0,
+                        record: fork.record.clone(),
                     }));
                 }
                 events.append(&mut self.unread);

@@ -25,7 +25,7 @@ use trunkline_sip::message::Method;
 use trunkline_sip::transaction::{self, Endpoint, FlowId, Path, Transport};
 
 pub use agent::{Agent, Received};
-pub use dataplane::Dataplane;
+pub use dataplane::{Dataplane, Fork};
 
 pub const US: &str = "127.0.0.1:5060";
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use trunkline_link::message::{CodecId, LegUpdate, Payload, Side, leg_flags};
-use trunkline_sdp::{Codec, Description, RelayKind, negotiated, sendable};
+use trunkline_sdp::{Codec, Description, Direction, PlannedMedia, RelayKind, negotiated, sendable};
 use trunkline_sn3::facts::{LegFact, PayloadFact};
 
 use super::Negotiation;
@@ -51,6 +51,25 @@ impl Negotiation {
             .collect()
     }
 
+    /// A side's m-line of a planned medium, where it is relayed as such.
+    fn relayed_line(&self, planned: PlannedMedia, side: Side) -> Option<&trunkline_sdp::Media> {
+        let media = self.description(side)?.media.get(planned.line)?;
+        (media.relay_kind() == Some(planned.kind)).then_some(media)
+    }
+
+    /// What a side does on a medium, as far as it is known; `None` when neither side has said a thing.
+    pub fn direction(&self, medium: usize, side: Side) -> Option<Direction> {
+        let planned = *self.plan.media().get(medium)?;
+        let line = |side: Side| self.relayed_line(planned, side);
+        match (line(side), line(side.other())) {
+            (Some(own), Some(far)) => Some(negotiated(own, far).0),
+            (Some(own), None) => Some(own.direction()),
+            // The far side's offer is out: this side may answer with media before its SDP.
+            (None, Some(far)) => Some(far.direction().reversed()),
+            (None, None) => None,
+        }
+    }
+
     fn leg_update(
         &self,
         session: u64,
@@ -60,18 +79,9 @@ impl Negotiation {
         nat: bool,
     ) -> LegUpdate {
         let planned = self.plan.media()[medium];
-        let line = |side: Side| {
-            let media = self.description(side)?.media.get(planned.line)?;
-            (media.relay_kind() == Some(planned.kind)).then_some(media)
-        };
+        let line = |side: Side| self.relayed_line(planned, side);
         let (own, far) = (line(side), line(side.other()));
-        let direction = match (own, far) {
-            (Some(own), Some(far)) => Some(negotiated(own, far).0),
-            (Some(own), None) => Some(own.direction()),
-            // The far side's offer is out: this side may answer with media before its SDP.
-            (None, Some(far)) => Some(far.direction().reversed()),
-            (None, None) => None,
-        };
+        let direction = self.direction(medium, side);
         let mut flags = leg_flags::LEARN;
         if nat {
             flags |= leg_flags::NAT;
@@ -155,7 +165,8 @@ impl Negotiation {
     }
 }
 
-fn codec_id(codec: Codec) -> CodecId {
+/// A codec of SDP as the dataplane tells it apart.
+pub(crate) fn codec_id(codec: Codec) -> CodecId {
     match codec {
         Codec::Other => CodecId::Other,
         Codec::Pcmu => CodecId::Pcmu,

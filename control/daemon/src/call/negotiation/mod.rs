@@ -2,7 +2,7 @@
 //! dataplane (RFC 3264). m-lines keep order and count on both legs.
 
 mod heard;
-mod media;
+pub(crate) mod media;
 mod newcomer;
 mod saved;
 

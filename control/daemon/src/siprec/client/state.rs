@@ -1,0 +1,263 @@
+//! One recording session of ours: what is kept of it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use trunkline_config::Recorder;
+use trunkline_link::message::{FailReason, ForkState, ForkStream};
+use trunkline_sdp::OriginState;
+use trunkline_sinks::Timestamp;
+use trunkline_sip::message::{Request, Uri};
+use trunkline_sip::transaction::{ClientTx, ServerTx, Transport};
+use trunkline_siprec::metadata::Metadata;
+
+use super::actions::Waiting;
+use super::sdp::{Accepted, Line, Offered};
+use super::story::Story;
+use super::view::CallView;
+use crate::call::Leg;
+use crate::call::media::Media;
+use crate::siprec::session::Gap;
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It waits for the call's media to be known, and for ports.
+    Opening,
+    /// A server is looked up or has our INVITE.
+    Inviting,
+    /// A server has accepted; the fork is being armed.
+    Arming,
+    /// It stands.
+    Standing,
+    /// No server has it; the next try is at [`RecordingSession::retry_at`].
+    Lost,
+    /// A BYE is on its way.
+    Ending,
+    /// Over.
+    Over,
+}
+
+/// A host name with what the URI says beside it.
+#[derive(Debug, Clone)]
+pub(super) struct HostName {
+    pub host: String,
+    pub port: Option<u16>,
+    pub transport: Option<Transport>,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    /// Its URI, which also names it.
+    pub uri: Uri,
+    pub transport: Transport,
+    /// What to look up, where the URI has no address.
+    pub name: Option<HostName>,
+    /// The address, once known.
+    pub address: Option<SocketAddr>,
+}
+
+impl Server {
+    /// What is left alone when it fails: the server, or the one of its addresses.
+    pub fn place(&self) -> String {
+        match self.address {
+            Some(address) => format!("{} {}:{address}", self.uri, self.transport.param_name()),
+            None => self.uri.to_string(),
+        }
+    }
+}
+
+/// Our INVITE to a server.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub client: ClientTx,
+    pub request: Request,
+    pub leg: Leg,
+    /// No final answer by then: the next server.
+    pub deadline: Instant,
+    /// The m-lines in it.
+    pub offered: Vec<Offered>,
+    pub document: Metadata,
+    /// It has less than all, after a 488.
+    pub reduced: bool,
+    /// It answers a challenge.
+    pub authenticated: bool,
+}
+
+/// A change of ours to the session, by re-INVITE.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub client: ClientTx,
+    pub sequence: u32,
+    /// The m-lines in it.
+    pub offered: Vec<Offered>,
+    pub body: String,
+    pub document: Option<Metadata>,
+}
+
+/// The recorder's INVITE or UPDATE while media is being armed for our answer.
+#[derive(Debug)]
+pub(super) struct Answering {
+    pub server: ServerTx,
+    pub request: Request,
+    pub sdp: String,
+}
+
+/// An offer of ours in the 2xx to an INVITE without one.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub server: ServerTx,
+    pub offered: Vec<Offered>,
+    pub body: String,
+    pub document: Metadata,
+}
+
+/// What comes after commands to the dataplane.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Ports are there.
+    Opened,
+    /// Ports for more m-lines are there.
+    Extended,
+    /// The fork runs: acknowledge the 2xx.
+    Armed,
+    /// Media follows the answer to our re-INVITE: acknowledge it.
+    Changed,
+    /// Media follows the recorder's offer: answer it.
+    Answer(Box<Answering>),
+    /// The fork holds back or silences: the recorder may be told.
+    Paused,
+    /// The fork goes on.
+    Resumed,
+    /// A new dataplane has given the ports again.
+    Reinstalled,
+    /// Nothing.
+    Nothing,
+}
+
+/// Commands sent together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub id: u64,
+    pub open: usize,
+    pub failed: Option<FailReason>,
+    /// No answer until then: it is gone on without.
+    pub deadline: Instant,
+    pub then: Step,
+}
+
+/// A recording session.
+pub(super) struct RecordingSession {
+    /// Its session on the link.
+    pub key: u64,
+    /// Its id for the API.
+    pub id: String,
+    pub view: Arc<CallView>,
+    pub recorder: Arc<Recorder>,
+    pub phase: Phase,
+    pub story: Story,
+    pub lines: Vec<Line>,
+    pub media: Media,
+    /// Servers not tried in this round.
+    pub round: VecDeque<Server>,
+    /// The server tried or in use.
+    pub server: Option<Server>,
+    /// Servers that redirections have added in this round.
+    pub redirections: usize,
+    pub attempt: Option<Attempt>,
+    /// The standing dialog.
+    pub leg: Option<Leg>,
+    pub change: Option<Change>,
+    pub asked: Option<Asked>,
+    /// The recorder's last description.
+    pub heard: String,
+    /// What it accepts by it.
+    pub accepted: Vec<Accepted>,
+    /// The m-lines in force.
+    pub offered: Vec<Offered>,
+    pub origin: OriginState,
+    /// The description in force, without its `o=`.
+    pub told: String,
+    /// A change that was refused is not asked for again.
+    pub refused: Option<(String, Option<Metadata>)>,
+    /// A full document was asked for.
+    pub snapshot_due: bool,
+    /// The fork's state that is wanted.
+    pub paused: bool,
+    /// The state that the dataplane has been told.
+    pub fork: ForkState,
+    /// It forks.
+    pub forking: bool,
+    pub batches: Vec<Batch>,
+    pub next_batch: u64,
+    /// Who waits for a pause, a resumption, a start or a stop.
+    pub waiting: Vec<Waiting>,
+    /// When a change is tried again, or the next round of servers begins.
+    pub retry_at: Option<Instant>,
+    /// After that it is over whatever is missing.
+    pub end_deadline: Option<Instant>,
+    pub scheduled: Option<Instant>,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    /// `siprec.started` was published.
+    pub announced: bool,
+    pub streams: Vec<ForkStream>,
+    /// Of earlier dataplanes.
+    pub streams_before: Vec<ForkStream>,
+    /// When the recorder was last heard, CLOCK_MONOTONIC ns, 0 = never.
+    pub heard_ns: u64,
+    pub revision: u32,
+    pub revised_at: Option<Timestamp>,
+    pub failovers: u32,
+    pub gaps: Vec<Gap>,
+    pub why: Option<String>,
+    /// A recorder that is required has been lost since.
+    pub lost_since: Option<Instant>,
+    /// Client and server transactions that lead here.
+    pub clients: Vec<ClientTx>,
+    pub servers: Vec<ServerTx>,
+}
+
+impl RecordingSession {
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        let timer = self.leg.as_ref().and_then(|leg| leg.session.as_ref());
+        [
+            self.answer_deadline(),
+            self.retry_at,
+            self.end_deadline,
+            timer.and_then(trunkline_sip::dialog::SessionTimer::poll_timeout),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.batches.iter().map(|batch| batch.deadline))
+        .min()
+    }
+
+    /// When the server's final answer is due.
+    pub fn answer_deadline(&self) -> Option<Instant> {
+        let attempt = self.attempt.as_ref()?;
+        (self.phase == Phase::Inviting).then_some(attempt.deadline)
+    }
+
+    /// Nothing more comes of it.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// A server has it.
+    pub fn stands(&self) -> bool {
+        matches!(self.phase, Phase::Arming | Phase::Standing)
+    }
+
+    /// The name of the server tried or in use.
+    pub fn server_name(&self) -> String {
+        self.server
+            .as_ref()
+            .map(|server| server.uri.to_string())
+            .unwrap_or_default()
+    }
+}

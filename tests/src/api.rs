@@ -40,6 +40,12 @@ impl Api {
         }
     }
 
+    /// Where it is, ADDRESS:PORT.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.base.trim_start_matches("http://").to_owned()
+    }
+
     /// Status and body of a GET; `None` when nobody answers.
     #[must_use]
     pub fn try_get(&self, path: &str) -> Option<(u16, Vec<u8>)> {

@@ -20,6 +20,7 @@ pub mod party;
 pub mod pcap;
 pub mod ports;
 pub mod process;
+pub mod receiver;
 pub mod rtpgen;
 pub mod scenario;
 pub mod sipp;

@@ -2,12 +2,14 @@
 
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::pcap::{RtpPacket, noise};
 use crate::ports::free_media_port;
+use crate::process::eventually;
+use crate::sipp::Sipp;
 
 /// One that speaks and listens until it is asked what it heard.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub struct Party {
     said: Vec<RtpPacket>,
     /// Where to speak to; 0 = nowhere yet.
     towards: Arc<AtomicU16>,
+    so_far: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(usize, Vec<RtpPacket>)>,
 }
@@ -37,22 +40,39 @@ impl Party {
     /// There is no port.
     #[must_use]
     pub fn start(packets: u32, seed: u32) -> Self {
+        Self::saying(noise(8, packets, seed))
+    }
+
+    /// One that says just this, 20 ms apart.
+    ///
+    /// # Panics
+    /// There is no port.
+    #[must_use]
+    pub fn saying(said: Vec<RtpPacket>) -> Self {
         let port = free_media_port();
         let socket = UdpSocket::bind(("127.0.0.1", port)).expect("the port");
         let (towards, stop) = (
             Arc::new(AtomicU16::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
-        let said = noise(8, packets, seed);
-        let (script, to, end) = (said.clone(), Arc::clone(&towards), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || talk(&socket, &script, &to, &end));
+        let so_far = Arc::new(AtomicUsize::new(0));
+        let (script, count) = (said.clone(), Arc::clone(&so_far));
+        let (to, end) = (Arc::clone(&towards), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || talk(&socket, &script, &to, &end, &count));
         Self {
             port,
             said,
             towards,
+            so_far,
             stop,
             thread,
         }
+    }
+
+    /// How many packets it has sent so far.
+    #[must_use]
+    pub fn said_so_far(&self) -> usize {
+        self.so_far.load(Ordering::Relaxed)
     }
 
     /// The SDP lines after `t=`.
@@ -60,6 +80,22 @@ impl Party {
     pub fn media(&self) -> String {
         let port = self.port;
         format!("m=audio {port} RTP/AVP 8\na=rtpmap:8 PCMA/8000\na=ptime:20\n")
+    }
+
+    /// Where the appliance wants to hear it: the port in the SDP that its SIPp got.
+    ///
+    /// # Panics
+    /// None comes.
+    #[must_use]
+    pub fn port_for(&self, sipp: &Sipp) -> u16 {
+        eventually("our SDP reaches SIPp", Duration::from_secs(10), || {
+            let trace = sipp.trace();
+            let mut ports = trace.lines().filter_map(|line| {
+                let port = line.strip_prefix("m=audio ")?.split(' ').next()?;
+                port.parse::<u16>().ok()
+            });
+            ports.rfind(|port| *port != self.port)
+        })
     }
 
     /// Begins to speak to this port of 127.0.0.1.
@@ -86,6 +122,7 @@ fn talk(
     script: &[RtpPacket],
     towards: &AtomicU16,
     stop: &AtomicBool,
+    so_far: &AtomicUsize,
 ) -> (usize, Vec<RtpPacket>) {
     const PACE: Duration = Duration::from_millis(20);
     let (mut sent, mut heard) = (0, Vec::new());
@@ -107,6 +144,7 @@ fn talk(
             let bytes = crate::pcap::rtp_bytes(packet);
             let _ = socket.send_to(&bytes, ("127.0.0.1", port));
             sent += 1;
+            so_far.store(sent, Ordering::Relaxed);
         }
     }
     (sent, heard)

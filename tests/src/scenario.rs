@@ -156,6 +156,22 @@ impl Scenario {
         self
     }
 
+    /// Sends INFO with a key (application/dtmf-relay) within the caller's dialog.
+    #[must_use]
+    pub fn press(mut self, key: char) -> Self {
+        self.cseq += 1;
+        let (user, cseq) = (self.user.clone(), self.cseq);
+        let message = format!(
+            "INFO [next_url] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
+             From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n\
+             To: <sip:[service]@[remote_ip]:[remote_port]>[peer_tag_param]\nCall-ID: [call_id]\n\
+             CSeq: {cseq} INFO\n{ROUTES}Max-Forwards: 70\nContent-Type: application/dtmf-relay\n\
+             Content-Length: [len]\n\nSignal={key}\nDuration=160\n"
+        );
+        self.send(&message, true);
+        self
+    }
+
     /// Acknowledges a failure, hop by hop: with the INVITE's own branch.
     #[must_use]
     pub fn acknowledge_failure(mut self) -> Self {

@@ -1,13 +1,10 @@
 //! Transfers with SIPp as every party: what each of them hears, and what is recorded.
 
-use std::time::Duration;
-
 use trunkline_tests::api::check_receipt;
 use trunkline_tests::appliance::Setup;
 use trunkline_tests::party::Party;
 use trunkline_tests::pcap::RtpPacket;
 use trunkline_tests::ports::free_port;
-use trunkline_tests::process::eventually;
 use trunkline_tests::scenario::Scenario;
 use trunkline_tests::sipp::{Sipp, SippSetup};
 use trunkline_tests::sound::{decode, find};
@@ -17,18 +14,6 @@ use trunkline_tests::{Appliance, installed, skip};
 const LAST: usize = 20;
 /// Packets at the change of speakers that may sound together.
 const SEAM: usize = 2;
-
-/// Where the appliance wants to hear a party: the port in the SDP that SIPp got from it.
-fn port_for(sipp: &Sipp, party: &Party) -> u16 {
-    eventually("our SDP reaches SIPp", Duration::from_secs(10), || {
-        let trace = sipp.trace();
-        let mut ports = trace.lines().filter_map(|line| {
-            let port = line.strip_prefix("m=audio ")?.split(' ').next()?;
-            port.parse::<u16>().ok()
-        });
-        ports.rfind(|port| *port != party.port)
-    })
-}
 
 /// An appliance that routes carol to one port and everybody else to another.
 fn appliance(bob: u16, carol: u16) -> Appliance {
@@ -114,9 +99,9 @@ fn a_blind_transfer_is_heard_and_recorded_without_a_gap() {
         Some(appliance.sip_port),
         "bob",
     );
-    alice.speak_to(port_for(&first, &alice));
-    bob.speak_to(port_for(&second, &bob));
-    carol.speak_to(port_for(&third, &carol));
+    alice.speak_to(alice.port_for(&first));
+    bob.speak_to(bob.port_for(&second));
+    carol.speak_to(carol.port_for(&third));
     for sipp in [first, second, third] {
         sipp.finish();
     }

@@ -13,8 +13,11 @@ mod pattern;
 mod policy;
 mod reader;
 mod recorder;
+mod retention;
 mod route;
+mod sink;
 mod target;
+mod template;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use ipnet::IpNet;
@@ -29,5 +32,11 @@ pub use recorder::{
     RecorderPause, RecorderStart, Recorders, Settings as RecorderSettings,
     check_header as check_recorder_header,
 };
+pub use retention::Retention;
 pub use route::{Auth, HeaderMatch, Next, Record, Route, Transfer};
+pub use sink::{
+    Confirm, Delivery, DirectorySink, FileFormat, Files, ObjectStoreSink, PcmChannel, PcmSink,
+    PcmTarget, Secret, Sink, SinkKind, WebhookSink,
+};
 pub use target::{Host, SipTarget};
+pub use template::{NameField, NameTemplate};

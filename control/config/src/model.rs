@@ -1,6 +1,6 @@
 //! The configuration as the processes use it: typed, resolved, with the documented defaults.
 
-use crate::{ConfigErrors, Route};
+use crate::{ConfigErrors, Retention, Route, Sink};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,10 @@ pub struct Config {
     pub recording: Recording,
     /// `[cdr]`.
     pub cdr: Cdr,
+    /// `[[sink]]`.
+    pub sinks: Vec<Sink>,
+    /// `[[retention]]`, in file order: the first that fits wins.
+    pub retention: Vec<Retention>,
 }
 
 impl Default for Config {
@@ -44,6 +48,8 @@ impl Default for Config {
             routes: Vec::new(),
             recording: Recording::default(),
             cdr: Cdr::default(),
+            sinks: Vec::new(),
+            retention: Vec::new(),
         }
     }
 }

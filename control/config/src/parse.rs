@@ -3,7 +3,8 @@
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::{
     Backend, Cdr, Config, ConfigError, ConfigErrors, Control, Cores, Dataplane, Dtmf, Idle,
-    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, Writer, judge, recorder, route,
+    Interface, IpNet, Listen, PortRange, Recording, Sip, Transport, Writer, judge, recorder,
+    retention, route, sink,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -110,10 +111,13 @@ fn read(document: &DeTable<'_>, report: &mut Report<'_>) -> Config {
             config.routes.push(Arc::new(route));
         }
     }
-    top.unbuilt(
-        report,
-        &[("trunk", Unbuilt::Empty), ("sink", Unbuilt::Empty)],
-    );
+    if let Some(item) = top.take("sink") {
+        config.sinks = sink::read_all(&item, report);
+    }
+    if let Some(item) = top.take("retention") {
+        config.retention = retention::read_all(&item, report);
+    }
+    top.unbuilt(report, &[("trunk", Unbuilt::Empty)]);
     top.finish(report);
     judge::judge(&config, &places, report);
     config

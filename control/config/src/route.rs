@@ -68,6 +68,8 @@ pub struct Route {
     pub capture_headers: Vec<String>,
     /// The tenant its calls belong to.
     pub tenant: Option<String>,
+    /// The class of its calls: their attribute `class`.
+    pub class: Option<String>,
     /// Whether and how it is recorded here.
     pub record: Record,
     /// To whom else its calls are recorded.
@@ -180,6 +182,7 @@ pub(crate) fn read(
         transfer: Transfer::Handle,
         capture_headers: Vec::new(),
         tenant: None,
+        class: None,
         record: Record::No,
         recorders: Arc::default(),
         auth: Auth::Pass,
@@ -370,12 +373,14 @@ fn read_signalling(route: &mut Route, section: &mut Section<'_>, report: &mut Re
             item.complain(report, format!("at most {CAPTURED_MAX} headers"));
         }
     }
-    if let Some(text) = section.take("tenant").and_then(|item| item.string(report)) {
+    let mut name = |key: &str| {
+        let text = section.take(key)?.string(report)?;
         if text.text.is_empty() {
             report.add(text.at, &text.key, "must not be empty");
         }
-        route.tenant = Some(text.text.to_owned());
-    }
+        Some(text.text.to_owned())
+    };
+    (route.tenant, route.class) = (name("tenant"), name("class"));
 }
 
 /// A template's groups must be there, and what it makes must be able to stand in a URI.

@@ -299,7 +299,6 @@ fn defined_but_unbuilt_keys_say_so() {
             4,
             "recorder.media",
         ),
-        ("\n[[sink]]\nkind = \"webhook\"", 2, "sink"),
         ("[[route]]\nfrom = [\"carrier\"]", 2, "route.from"),
         ("[[route]]\nnext = \"trunk:carrier\"", 2, "route.next"),
         ("[[route]]\nnext = \"registered\"", 2, "route.next"),

@@ -105,7 +105,7 @@ impl RecordingSink for Journal {
     ) -> Result<RecordingResult, FinishError> {
         let mut begin = [0; 4];
         let read = artifact.payload.read_at(0, &mut begin);
-        read.map_err(|error| FinishError(error.to_string()))?;
+        read.map_err(|error| FinishError::new(error.to_string()))?;
         self.note(&json!({
             "on": "finish_recording",
             "call_id": artifact.call_id,

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trunkline_hooks::SinkCounts;
 use trunkline_link::message::DropReason;
 use trunkline_link::{ConductorCounter, CounterReader, RecorderCounter, WorkerCounter};
+use trunkline_sinks::catalog::Undelivered;
 use trunkline_sinks::object::{Receipt, Verdict};
 
 /// Servers and states of recording sessions that are told apart.
@@ -86,6 +87,7 @@ pub struct Metrics {
     hooks: Mutex<Vec<SinkCounts>>,
     /// Recording sessions by server and state.
     siprec: Mutex<BTreeMap<(String, State), u64>>,
+    undelivered: Mutex<Vec<Undelivered>>,
     /// Packets that receipts of finished recordings report as dropped for a reason that no worker
     /// can count itself.
     receipt_dropped: [AtomicU64; DropReason::ALL.len()],
@@ -200,6 +202,14 @@ impl Metrics {
                 *counts.entry(key).or_default() += 1;
             }
         }
+    }
+
+    /// What waits for sinks and hooks.
+    pub fn set_undelivered(&self, undelivered: Vec<Undelivered>) {
+        *self
+            .undelivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = undelivered;
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -441,6 +451,7 @@ impl Metrics {
                 ("dropped", one.dropped_callbacks),
                 ("dropped_pcm", one.dropped_pcm),
                 ("panicked", one.panics),
+                ("put_off", one.put_off),
                 ("dead", one.dead),
             ];
             for (result, count) in results {
@@ -448,6 +459,16 @@ impl Metrics {
                     .encode_family(&[("sink", one.sink.as_str()), ("result", result)])?
                     .encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
             }
+        }
+        let help = "Deliveries to sinks and hooks that wait, and dead letters";
+        let name = "trunkline_deliveries";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let undelivered = self.undelivered.lock();
+        for one in undelivered.unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = [("sink", one.sink.as_str()), ("state", one.state.name())];
+            metric
+                .encode_family(&labels)?
+                .encode_gauge(&i64::try_from(one.count).unwrap_or(i64::MAX))?;
         }
         Ok(())
     }

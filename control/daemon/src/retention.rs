@@ -5,9 +5,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use trunkline_config::Recording;
+use trunkline_config::Config;
 use trunkline_sinks::Timestamp;
-use trunkline_sinks::catalog::{CatalogHandle, RetentionRules};
+use trunkline_sinks::catalog::{CatalogHandle, RetentionRule, RetentionRules};
+use trunkline_sinks::delivery::keepers;
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(60);
@@ -22,10 +23,19 @@ pub struct Retention {
 
 /// The rules of a configuration.
 #[must_use]
-pub fn rules(recording: &Recording) -> RetentionRules {
+pub fn rules(config: &Config) -> RetentionRules {
+    let keep_ms = |days: Option<u32>| days.map(|days| u64::from(days) * MS_PER_DAY);
+    let rule = |rule: &trunkline_config::Retention| RetentionRule {
+        tenant: rule.tenant.clone(),
+        class: rule.class.clone(),
+        keep_ms: keep_ms(rule.keep_days),
+        quota_bytes: rule.quota_bytes,
+    };
     RetentionRules {
-        keep_ms: recording.keep_days.map(|days| u64::from(days) * MS_PER_DAY),
-        quota_bytes: recording.quota_bytes,
+        rules: config.retention.iter().map(rule).collect(),
+        keep_ms: keep_ms(config.recording.keep_days),
+        quota_bytes: config.recording.quota_bytes,
+        keepers: keepers(&config.sinks),
     }
 }
 

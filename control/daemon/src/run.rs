@@ -11,6 +11,7 @@ use trunkline_config::{Config, Dtmf};
 use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{CatalogHandle, OutboxSinks, Storage};
 use trunkline_sinks::cdr::CdrHandle;
+use trunkline_sinks::library::{Library, scratch_of};
 use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sip::transaction::{Endpoint, Transmit};
 use trunkline_sn3::Keys;
@@ -74,12 +75,12 @@ struct Core {
 ///
 /// # Errors
 /// What keeps it from starting: a busy port, an unusable data directory.
-pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
+pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
     let config = Arc::new(config);
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {}", config.data_dir.display()))?;
     let keys = Arc::new(Keys::load(config.recording.key_file.as_deref())?);
-    let sinks = hooks.outbox_sinks();
+    let sinks = hooks.outbox_sinks(&config.sinks);
     let (stores, left) = stores::open(&config, &keys, sinks.clone())?;
     let Stores { cdrs, catalog } = &stores;
     rewrap_keys(&keys, &config.segments_dir());
@@ -88,14 +89,17 @@ pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
     if let Some(signer) = &signer {
         info!(public_key = signer.public_key(), "receipts are signed");
     }
-    let callbacks = Callbacks::start(
-        hooks,
-        &catalog.handle(),
-        &config.catalog_file(),
-        &config.segments_dir(),
-        &config.data_dir.join("run/artifacts"),
-        Arc::clone(&keys),
-    )?;
+    let library = Arc::new(Library {
+        catalog: catalog.handle(),
+        segments: config.segments_dir(),
+        scratch: scratch_of(&config.data_dir),
+        keys: Arc::clone(&keys),
+        signer: signer.clone(),
+    });
+    let added = hooks.add_configured(&config.sinks, &library);
+    added.map_err(anyhow::Error::msg)?;
+    let artifacts = config.data_dir.join("run/artifacts");
+    let callbacks = Callbacks::start(hooks, &library, &config.catalog_file(), &artifacts)?;
     let metrics = Arc::new(Metrics::default());
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_MAX);
     let counters = Arc::new(TransportCounters::default());
@@ -109,12 +113,10 @@ pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
         ApiContext {
             core: handle,
             events: events.clone(),
-            catalog: catalog.handle(),
+            library: Arc::clone(&library),
             metrics: Arc::clone(&metrics),
             trace: trace.clone(),
             data_dir: config.data_dir.clone(),
-            signer: signer.clone(),
-            keys: Arc::clone(&keys),
             token: config.control.token.clone(),
         },
     )?;
@@ -125,7 +127,7 @@ pub async fn run(config: Config, hooks: Hooks) -> Result<()> {
     let retention = Retention::start(
         catalog.handle(),
         config.segments_dir(),
-        retention::rules(&config.recording),
+        retention::rules(&config),
     )?;
     let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
     let (recounts, recounted) = mpsc::channel(RECOUNTS_MAX);

@@ -13,6 +13,7 @@ use trunkline_sinks::catalog::{
     Catalog, CatalogHandle, CatalogThread, OutboxSinks, rebuild, settle,
 };
 use trunkline_sinks::cdr::{Cdr, CdrHandle, CdrSettings, CdrThread, Journal};
+use trunkline_sinks::delivery::keepers;
 
 use trunkline_sn3::Keys;
 
@@ -41,7 +42,13 @@ pub fn open(config: &Config, keys: &Keys, sinks: OutboxSinks) -> Result<(Stores,
     let (mut catalog, new) = Catalog::open(&path)?;
     let segments = config.segments_dir();
     if new && segments.is_dir() {
+        // Whoever keeps recordings is asked what it has; others would be told again what they know.
+        catalog.set_sinks(OutboxSinks {
+            recording: keepers(&config.sinks),
+            ..OutboxSinks::default()
+        });
         rebuild_catalog(&mut catalog, &segments, keys)?;
+        catalog.set_sinks(OutboxSinks::default());
     }
     let settings = CdrSettings {
         node: config.cdr.node.clone().unwrap_or_else(host_name),

@@ -1,11 +1,14 @@
 //! The HTTP API over real sockets, with a core that the tests script.
 
+#[path = "api/proof.rs"]
+mod proof;
 #[path = "../../sinks/tests/support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Script, write_segment};
@@ -17,8 +20,10 @@ use trunkline_control::api::{ApiContext, ApiServer};
 use trunkline_control::metrics::Metrics;
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::{Catalog, CatalogHandle, CatalogThread, rebuild};
+use trunkline_sinks::library::{Library, scratch_of};
 use trunkline_sinks::object::{Call, CallState, Recording, RecordingState, new_id};
 use trunkline_sn3::Keys;
+use trunkline_sn3::proof::Signer;
 
 const START: Timestamp = Timestamp(1_795_253_400_000);
 
@@ -44,6 +49,10 @@ struct Server {
 
 impl Server {
     fn start(token: Option<&str>, scripts: &[Script]) -> Self {
+        Self::start_signing(token, scripts, None)
+    }
+
+    fn start_signing(token: Option<&str>, scripts: &[Script], signer: Option<Signer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_segment(&folder.path().join("segments"), scripts);
         let path = folder.path().join("catalog.sqlite");
@@ -66,11 +75,9 @@ impl Server {
             trace: trunkline_control::trace::Trace::default(),
             core: handle,
             events: events.clone(),
-            catalog: catalog_thread.handle(),
+            library: library(catalog_thread.handle(), folder.path(), signer),
             metrics: Arc::new(Metrics::default()),
             data_dir: folder.path().to_owned(),
-            signer: None,
-            keys: Arc::new(Keys::none()),
             token: token.map(str::to_owned),
         };
         let api = ApiServer::start("127.0.0.1:0".parse().unwrap(), context).unwrap();
@@ -226,6 +233,17 @@ fn live_recording(call: &Call) -> Recording {
         "id": new_id(), "call_id": call.id, "state": "recording", "started_at": call.started_at, "duration_ms": 40,
     });
     serde_json::from_value(body).unwrap()
+}
+
+/// The recordings of a data directory.
+fn library(catalog: CatalogHandle, data_dir: &Path, signer: Option<Signer>) -> Arc<Library> {
+    Arc::new(Library {
+        catalog,
+        segments: data_dir.join("segments"),
+        scratch: scratch_of(data_dir),
+        keys: Arc::new(Keys::none()),
+        signer: signer.map(Arc::new),
+    })
 }
 
 #[test]
@@ -847,58 +865,4 @@ fn events_arrive_and_are_resumed_without_loss() {
     assert_eq!(resumed[301].1, "call.ended");
     let answer = server.ask("GET", "/v1/events", "Last-Event-ID: nonsense\r\n", "");
     answer.refused(400, "bad_request");
-}
-
-#[test]
-fn a_core_that_is_gone_is_said_not_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("catalog.sqlite");
-    let thread = CatalogThread::start(Catalog::open(&path).unwrap().0, path).unwrap();
-    let (core, requests) = ControlHandle::new();
-    drop(requests);
-    let context = ApiContext {
-        trace: trunkline_control::trace::Trace::default(),
-        core,
-        events: EventHub::new(),
-        catalog: thread.handle(),
-        metrics: Arc::new(Metrics::default()),
-        data_dir: folder.path().to_owned(),
-        signer: None,
-        keys: Arc::new(Keys::none()),
-        token: None,
-    };
-    let api = ApiServer::start("127.0.0.1:0".parse().unwrap(), context).unwrap();
-    let mut stream = TcpStream::connect(api.address()).unwrap();
-    stream
-        .write_all(b"GET /v1/calls HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    Answer::read(stream).refused(503, "unavailable");
-    let mut stream = TcpStream::connect(api.address()).unwrap();
-    stream
-        .write_all(b"GET /v1/health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    let health = Answer::read(stream);
-    assert_eq!(
-        (health.status, health.json()["dataplane"].as_str()),
-        (503, Some("unknown"))
-    );
-    let taken = ApiServer::start(api.address(), {
-        let (core, _requests) = ControlHandle::new();
-        ApiContext {
-            trace: trunkline_control::trace::Trace::default(),
-            core,
-            events: EventHub::new(),
-            catalog: thread.handle(),
-            metrics: Arc::new(Metrics::default()),
-            data_dir: folder.path().to_owned(),
-            signer: None,
-            keys: Arc::new(Keys::none()),
-            token: None,
-        }
-    });
-    let message = taken.unwrap_err().to_string();
-    assert!(
-        message.contains(&format!("control.http {}", api.address())),
-        "{message}"
-    );
 }

@@ -1,5 +1,6 @@
 //! A finished recording as sinks get it.
 
+use crate::RecordingRef;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -68,6 +69,8 @@ impl Payload for NoPayload {
 /// A finished recording.
 #[derive(Clone)]
 pub struct RecordingArtifact {
+    /// The recording's id in the API; empty on a leg without one of its own.
+    pub recording: String,
     /// Call-ID of the inbound leg.
     pub call_id: String,
     /// What the payload is.
@@ -87,12 +90,23 @@ impl RecordingArtifact {
     #[must_use]
     pub fn empty(call_id: &str) -> Self {
         Self {
+            recording: String::new(),
             call_id: call_id.to_owned(),
             format: RecordingFormat::Sn3,
             payload: Arc::new(NoPayload),
             codec: String::new(),
             sample_rate: 0,
             channels: 0,
+        }
+    }
+
+    /// That of a recording of which nothing is left, or whose bytes nobody reads.
+    #[must_use]
+    pub fn without_payload(recording: &RecordingRef) -> Self {
+        Self {
+            recording: recording.recording.clone(),
+            codec: recording.codec.clone(),
+            ..Self::empty(&recording.call_id)
         }
     }
 
@@ -107,6 +121,7 @@ impl fmt::Debug for RecordingArtifact {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("RecordingArtifact")
+            .field("recording", &self.recording)
             .field("call_id", &self.call_id)
             .field("format", &self.format)
             .field("payload_bytes", &self.payload.len())

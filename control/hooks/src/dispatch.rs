@@ -3,7 +3,7 @@
 use crate::outbox::Outbox;
 use crate::queue::{Passing, Queue};
 use crate::worker::{Counters, Served, Worker};
-use crate::{CallMeta, RecordingChannel, Registry};
+use crate::{CallMeta, RecordingChannel, RecordingSink, Registry};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -52,6 +52,8 @@ pub struct SinkCounts {
     pub dropped_pcm: u64,
     /// Callbacks that panicked.
     pub panics: u64,
+    /// Recordings that could not be finished and will be tried again.
+    pub put_off: u64,
     /// Dead letters.
     pub dead: u64,
 }
@@ -115,8 +117,19 @@ struct Running {
     name: String,
     queue: Arc<Queue>,
     counters: Arc<Counters>,
-    recording: bool,
+    /// Of a sink that takes recordings.
+    recording: Option<Arc<dyn RecordingSink>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn takes_pcm(&self) -> bool {
+        self.recording.as_ref().is_some_and(|sink| sink.takes_pcm())
+    }
+
+    fn dropped_by_sink(&self) -> u64 {
+        self.recording.as_ref().map_or(0, |sink| sink.dropped_pcm())
+    }
 }
 
 /// The running sinks. No method waits for a sink. Dropping it lets sinks finish what they are at,
@@ -164,38 +177,41 @@ impl Dispatcher {
         self.sinks.iter().map(|one| one.name.clone()).collect()
     }
 
-    fn push(&self, recording: bool, passing: &Passing) {
-        let sinks = self.sinks.iter().filter(|one| one.recording == recording);
-        for sink in sinks {
-            sink.queue.push(passing.clone());
-        }
+    fn tell_lifecycle(&self, passing: &Passing) {
+        let sinks = self.sinks.iter().filter(|one| one.recording.is_none());
+        sinks.for_each(|sink| sink.queue.push(passing.clone()));
+    }
+
+    fn tell_recording(&self, passing: &Passing) {
+        let sinks = self.sinks.iter().filter(|one| one.takes_pcm());
+        sinks.for_each(|sink| sink.queue.push(passing.clone()));
     }
 
     /// `on_ringing` everywhere.
     pub fn ringing(&self, meta: CallMeta) {
-        self.push(false, &Passing::Ringing(Arc::new(meta)));
+        self.tell_lifecycle(&Passing::Ringing(Arc::new(meta)));
     }
 
     /// `on_established` everywhere.
     pub fn established(&self, meta: CallMeta) {
-        self.push(false, &Passing::Established(Arc::new(meta)));
+        self.tell_lifecycle(&Passing::Established(Arc::new(meta)));
     }
 
     /// `on_transfer_started` everywhere.
     pub fn transfer_started(&self, inbound: CallMeta, target_uri: &str) {
         let passing = Passing::TransferStarted(Arc::new(inbound), target_uri.into());
-        self.push(false, &passing);
+        self.tell_lifecycle(&passing);
     }
 
     /// `on_bridge_started` everywhere.
     pub fn bridge_started(&self, inbound_call_id: &str, outbound_call_id: &str) {
         let passing = Passing::BridgeStarted(inbound_call_id.into(), outbound_call_id.into());
-        self.push(false, &passing);
+        self.tell_lifecycle(&passing);
     }
 
     /// `begin_recording` everywhere; what sinks answer, [`Self::wants_pcm`] tells.
     pub fn begin_recording(&self, inbound: CallMeta, sample_rate: u32, codec: &str) {
-        let sinks = self.sinks.iter().filter(|one| one.recording).count();
+        let sinks = self.sinks.iter().filter(|one| one.takes_pcm()).count();
         if sinks == 0 {
             return;
         }
@@ -212,7 +228,7 @@ impl Dispatcher {
             sample_rate,
             codec: codec.into(),
         };
-        self.push(true, &passing);
+        self.tell_recording(&passing);
     }
 
     /// Whether any sink wants PCM of this call, or has not said yet.
@@ -231,7 +247,7 @@ impl Dispatcher {
             channel,
             pcm,
         };
-        self.push(true, &passing);
+        self.tell_recording(&passing);
     }
 
     /// No more PCM of this recording will come: it may be finished.
@@ -254,8 +270,9 @@ impl Dispatcher {
                 sink: one.name.clone(),
                 delivered: one.counters.delivered.load(Relaxed),
                 dropped_callbacks,
-                dropped_pcm,
+                dropped_pcm: dropped_pcm + one.dropped_by_sink(),
                 panics: one.counters.panics.load(Relaxed),
+                put_off: one.counters.put_off.load(Relaxed),
                 dead: one.counters.dead.load(Relaxed),
             }
         });
@@ -265,7 +282,10 @@ impl Dispatcher {
 
 fn start(served: Served, shared: &Arc<Shared>, limits: Limits) -> io::Result<Running> {
     let name = served.outbox_name();
-    let recording = matches!(served, Served::Recording(_));
+    let recording = match &served {
+        Served::Recording(one) => Some(Arc::clone(&one.sink)),
+        Served::Lifecycle(_) => None,
+    };
     let queue = Arc::new(Queue::new(limits.callbacks_max, limits.pcm_max));
     let counters = Arc::new(Counters::default());
     let worker = Worker::new(

@@ -23,5 +23,5 @@ pub use artifact::{
 pub use dispatch::{Dispatcher, Limits, SinkCounts};
 pub use meta::{CallMeta, Direction, HangupInitiator, HangupMeta};
 pub use outbox::{NoOutbox, Outbox, OutboxError, RecordingRef, Terminal, TerminalItem};
-pub use registry::{NamedSink, Registry};
+pub use registry::{NamedSink, Registry, recording_of_outbox_name, recording_outbox_name};
 pub use sink::{FinishError, LifecycleSink, NopLifecycle, NopRecording, RecordingSink};

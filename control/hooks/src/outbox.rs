@@ -2,7 +2,7 @@
 
 use crate::{CallMeta, HangupMeta, RecordingArtifact, RecordingResult};
 use serde::{Deserialize, Serialize};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The outbox cannot be read or written now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,13 +55,15 @@ pub struct TerminalItem {
     pub id: i64,
     /// When it was put there.
     pub since: SystemTime,
+    /// How often it was made and failed.
+    pub attempts: u32,
     /// The callback.
     pub terminal: Terminal,
 }
 
 /// Keeps them. Every method may be called from any thread and may wait for a disk.
 pub trait Outbox: Send + Sync {
-    /// The oldest callbacks that a sink has not got. The ends of a call whose recordings are still
+    /// The oldest callbacks that a sink has not got and that are due. The ends of a call whose recordings are still
     /// being finished by some sink are held back, until the finish deadline has passed.
     ///
     /// # Errors
@@ -74,6 +76,12 @@ pub trait Outbox: Send + Sync {
     /// It cannot be noted; this is called again.
     fn delivered(&self, id: i64, result: Option<&RecordingResult>) -> Result<(), OutboxError>;
 
+    /// The callback was made and failed; it is due again after a pause.
+    ///
+    /// # Errors
+    /// It cannot be noted; this is called again.
+    fn later(&self, id: i64, why: &str, pause: Duration) -> Result<(), OutboxError>;
+
     /// The callback was made and failed: a dead letter.
     ///
     /// # Errors
@@ -81,7 +89,10 @@ pub trait Outbox: Send + Sync {
     fn dead(&self, id: i64, why: &str) -> Result<(), OutboxError>;
 
     /// The artifact of a recording; empty when nothing of it is left.
-    fn artifact(&self, recording: &RecordingRef) -> RecordingArtifact;
+    ///
+    /// # Errors
+    /// It cannot be made now.
+    fn artifact(&self, recording: &RecordingRef) -> Result<RecordingArtifact, OutboxError>;
 }
 
 /// Holds nothing.
@@ -97,11 +108,15 @@ impl Outbox for NoOutbox {
         Ok(())
     }
 
+    fn later(&self, _id: i64, _why: &str, _pause: Duration) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
     fn dead(&self, _id: i64, _why: &str) -> Result<(), OutboxError> {
         Ok(())
     }
 
-    fn artifact(&self, recording: &RecordingRef) -> RecordingArtifact {
-        RecordingArtifact::empty(&recording.call_id)
+    fn artifact(&self, recording: &RecordingRef) -> Result<RecordingArtifact, OutboxError> {
+        Ok(RecordingArtifact::without_payload(recording))
     }
 }

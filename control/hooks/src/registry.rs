@@ -127,10 +127,19 @@ pub(crate) fn lifecycle_outbox_name(name: &str) -> String {
     format!("lifecycle:{name}")
 }
 
-/// See [`lifecycle_outbox_name`].
-pub(crate) fn recording_outbox_name(name: &str) -> String {
-    format!("recording:{name}")
+/// A recording sink's name in the outbox.
+#[must_use]
+pub fn recording_outbox_name(name: &str) -> String {
+    format!("{RECORDING}{name}")
 }
+
+/// The recording sink that a name in the outbox is of.
+#[must_use]
+pub fn recording_of_outbox_name(name: &str) -> Option<&str> {
+    name.strip_prefix(RECORDING)
+}
+
+const RECORDING: &str = "recording:";
 
 fn add<S: ?Sized>(sinks: &mut Vec<NamedSink<S>>, name: &str, sink: Arc<S>) -> Result<(), String> {
     if name.is_empty() || name == NOP {

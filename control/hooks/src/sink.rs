@@ -1,10 +1,11 @@
 //! The traits that a program implements.
 //!
-//! Callbacks of one sink come one after another, from a thread of its own. A callback that panics
-//! counts as made: it is not made again, and what it was about is kept as a dead letter.
+//! Callbacks of one sink come one after another, from a thread of its own; only of
+//! `finish_recording` several may be under way, where the sink says so. A callback that panics counts
+//! as made: it is not made again, and what it was about is kept as a dead letter.
 
 use crate::{CallMeta, HangupMeta, RecordingArtifact, RecordingChannel, RecordingResult};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Learns how calls go. Every method does nothing unless implemented.
 pub trait LifecycleSink: Send + Sync {
@@ -43,8 +44,33 @@ pub trait LifecycleSink: Send + Sync {
 
 /// Why a sink could not finish a recording.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct FinishError(pub String);
+#[error("{why}")]
+pub struct FinishError {
+    /// In words.
+    pub why: String,
+    /// Trying again would be of no use.
+    pub permanent: bool,
+}
+
+impl FinishError {
+    /// It failed; within the sink's patience it is tried again.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            permanent: false,
+        }
+    }
+
+    /// It failed, and would fail again.
+    #[must_use]
+    pub fn permanent(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            permanent: true,
+        }
+    }
+}
 
 /// Takes recordings.
 pub trait RecordingSink: Send + Sync {
@@ -60,15 +86,43 @@ pub trait RecordingSink: Send + Sync {
         let _ = (call_id, channel, pcm);
     }
 
-    /// Exactly once a recording. What is not done by `deadline` holds up `on_bye` no longer.
+    /// Once a recording, until it succeeds or is given up. What is not done by `deadline` holds up
+    /// `on_bye` no longer.
     ///
     /// # Errors
-    /// The recording goes to the dead letters.
+    /// The recording is finished again later, for as long as [`Self::patience`] lasts; then, or where
+    /// the error is permanent, it goes to the dead letters.
     fn finish_recording(
         &self,
         artifact: &RecordingArtifact,
         deadline: Instant,
     ) -> Result<RecordingResult, FinishError>;
+
+    /// For how long a recording that could not be finished is tried again, with growing pauses. Zero:
+    /// it is a dead letter at once.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Recordings finished at once, each on a thread of its own.
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    /// False: `begin_recording` and `append_pcm` are never called.
+    fn takes_pcm(&self) -> bool {
+        true
+    }
+
+    /// False: the payload of `finish_recording` is empty, which spares making it.
+    fn reads_payload(&self) -> bool {
+        true
+    }
+
+    /// Pieces of PCM that the sink took and let go itself.
+    fn dropped_pcm(&self) -> u64 {
+        0
+    }
 }
 
 /// Learns nothing.
@@ -83,6 +137,14 @@ pub struct NopRecording;
 
 impl RecordingSink for NopRecording {
     fn begin_recording(&self, _meta: &CallMeta, _sample_rate: u32, _codec: &str) -> bool {
+        false
+    }
+
+    fn takes_pcm(&self) -> bool {
+        false
+    }
+
+    fn reads_payload(&self) -> bool {
         false
     }
 

@@ -7,9 +7,9 @@ use crate::registry::{lifecycle_outbox_name, recording_outbox_name};
 use crate::{LifecycleSink, NamedSink, RecordingArtifact, RecordingResult, RecordingSink};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Callbacks taken from the outbox at once.
@@ -38,13 +38,16 @@ impl Served {
 pub(crate) struct Counters {
     pub(crate) delivered: AtomicU64,
     pub(crate) panics: AtomicU64,
+    pub(crate) put_off: AtomicU64,
     pub(crate) dead: AtomicU64,
 }
 
 /// How a callback went.
 enum Outcome {
     Made(Option<RecordingResult>),
+    PutOff(String, Duration),
     Dead(String),
+    Panicked(String),
 }
 
 pub(crate) struct Worker {
@@ -89,10 +92,7 @@ impl Worker {
                 self.make_passing(passing);
             }
             let full = items.len() >= BATCH;
-            let mut made = 0;
-            for item in items {
-                made += usize::from(self.make_terminal(&item));
-            }
+            let made = self.make_terminals(items);
             self.note_outcomes();
             if full && made > 0 {
                 // Another batch waits already.
@@ -187,63 +187,98 @@ impl Worker {
         }
     }
 
-    /// False: the callback has to wait.
-    fn make_terminal(&mut self, item: &TerminalItem) -> bool {
-        let id = item.id;
-        let outcome = match (&self.served, &item.terminal) {
-            (
-                Served::Lifecycle(one),
-                Terminal::Bye {
-                    meta,
-                    hangup,
-                    recording,
-                },
-            ) => {
-                let artifact = match recording {
-                    Some(recording) => self.shared.outbox.artifact(recording),
-                    None => RecordingArtifact::empty(&meta.call_id),
-                };
-                guarded(|| one.sink.on_bye(meta, hangup, &artifact)).map(|()| None)
-            }
-            (Served::Lifecycle(one), Terminal::Failed { meta, hangup }) => {
-                guarded(|| one.sink.on_failed(meta, hangup)).map(|()| None)
-            }
-            (Served::Recording(one), Terminal::Finish { recording }) => {
-                if self.shared.pcm.holds_up(&recording.call_id, item.since) {
-                    return false;
-                }
-                let artifact = self.shared.outbox.artifact(recording);
-                let deadline = deadline_of(item.since, self.shared.finish_deadline);
+    /// Makes callbacks that end something; gives how many were made. Of the others it is too early.
+    fn make_terminals(&mut self, items: Vec<TerminalItem>) -> usize {
+        if let Served::Recording(one) = &self.served {
+            let threads = one.sink.parallel().min(items.len());
+            if threads > 1 {
                 let sink = Arc::clone(&one.sink);
-                let made = guarded(|| sink.finish_recording(&artifact, deadline));
-                let call_id = recording.call_id.clone();
-                self.wanting.remove(&call_id);
-                match made {
-                    Ok(Ok(result)) => Ok(Some(result)),
-                    Ok(Err(error)) => {
-                        self.counters.dead.fetch_add(1, Relaxed);
-                        self.unnoted.push((id, Outcome::Dead(error.0)));
-                        self.note_outcomes();
-                        return true;
-                    }
-                    Err(why) => Err(why),
-                }
-            }
-            // Not this kind of sink's: nothing to do.
-            _ => Ok(None),
-        };
-        match outcome {
-            Ok(result) => {
-                self.counters.delivered.fetch_add(1, Relaxed);
-                self.unnoted.push((id, Outcome::Made(result)));
-            }
-            Err(why) => {
-                let _ = self.counted::<()>(Err(why.clone()));
-                self.counters.dead.fetch_add(1, Relaxed);
-                self.unnoted.push((id, Outcome::Dead(why)));
+                return self.finish_side_by_side(&sink, items, threads);
             }
         }
-        // Noted one by one: as little as possible is made twice when the process is killed.
+        let mut made = 0;
+        for item in items {
+            let outcome = match &self.served {
+                Served::Lifecycle(one) => Some(tell_end(&self.shared, &*one.sink, &item)),
+                Served::Recording(one) => finish(&self.shared, &*one.sink, &item),
+            };
+            made += usize::from(self.take_outcome(&item, outcome));
+        }
+        made
+    }
+
+    fn finish_side_by_side(
+        &mut self,
+        sink: &Arc<dyn RecordingSink>,
+        items: Vec<TerminalItem>,
+        threads: usize,
+    ) -> usize {
+        let shared = Arc::clone(&self.shared);
+        let waiting = Mutex::new(items.into_iter());
+        let next = || {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.next()
+        };
+        let (outcomes, received) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for number in 0..threads {
+                let (outcomes, next, shared, sink) = (outcomes.clone(), &next, &shared, &**sink);
+                let finish_all = move || {
+                    while let Some(item) = next() {
+                        let outcome = finish(shared, sink, &item);
+                        // It is received until the last of us ends.
+                        let _ = outcomes.send((item, outcome));
+                    }
+                };
+                let name = format!("finish-{number}");
+                let started = std::thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, finish_all);
+                if let Err(error) = started {
+                    // The others take its share; without any, the items wait for the next round.
+                    tracing::warn!(%error, "a thread of a sink does not start");
+                }
+            }
+            drop(outcomes);
+            let mut made = 0;
+            for (item, outcome) in received {
+                made += usize::from(self.take_outcome(&item, outcome));
+            }
+            made
+        })
+    }
+
+    /// Counts and notes how a callback went, one by one: as little as possible is made twice when the
+    /// process is killed.
+    fn take_outcome(&mut self, item: &TerminalItem, outcome: Option<Outcome>) -> bool {
+        let Some(outcome) = outcome else { return false };
+        let counter = match &outcome {
+            Outcome::Made(_) => &self.counters.delivered,
+            Outcome::PutOff(..) => &self.counters.put_off,
+            Outcome::Dead(_) | Outcome::Panicked(_) => &self.counters.dead,
+        };
+        counter.fetch_add(1, Relaxed);
+        match &outcome {
+            Outcome::Made(_) => {}
+            Outcome::PutOff(why, _) if item.attempts == 0 => {
+                tracing::warn!(
+                    sink = self.name(),
+                    why,
+                    "not finished; trying again until it is"
+                );
+            }
+            Outcome::PutOff(..) => {}
+            Outcome::Dead(why) => tracing::error!(sink = self.name(), why, "a dead letter"),
+            Outcome::Panicked(why) => {
+                let _ = self.counted::<()>(Err(why.clone()));
+            }
+        }
+        if let Terminal::Finish { recording } = &item.terminal
+            && !matches!(outcome, Outcome::PutOff(..))
+        {
+            self.wanting.remove(&recording.call_id);
+        }
+        self.unnoted.push((item.id, outcome));
         self.note_outcomes();
         true
     }
@@ -254,7 +289,8 @@ impl Worker {
         self.unnoted.retain(|(id, outcome)| {
             let noted = match outcome {
                 Outcome::Made(result) => outbox.delivered(*id, result.as_ref()),
-                Outcome::Dead(why) => outbox.dead(*id, why),
+                Outcome::PutOff(why, pause) => outbox.later(*id, why, *pause),
+                Outcome::Dead(why) | Outcome::Panicked(why) => outbox.dead(*id, why),
             };
             noted.is_err()
         });
@@ -263,6 +299,70 @@ impl Worker {
             self.shared.ring();
         }
     }
+}
+
+/// Tells a sink how a leg ended.
+fn tell_end(shared: &Shared, sink: &dyn LifecycleSink, item: &TerminalItem) -> Outcome {
+    let told = match &item.terminal {
+        Terminal::Bye {
+            meta,
+            hangup,
+            recording,
+        } => {
+            let made = recording.as_ref().map(|one| shared.outbox.artifact(one));
+            // The leg's end is told all the same.
+            let artifact = made.transpose().unwrap_or_else(|error| {
+                tracing::warn!(%error, "a leg ends without its recording");
+                None
+            });
+            let artifact = artifact.unwrap_or_else(|| RecordingArtifact::empty(&meta.call_id));
+            guarded(|| sink.on_bye(meta, hangup, &artifact))
+        }
+        Terminal::Failed { meta, hangup } => guarded(|| sink.on_failed(meta, hangup)),
+        // Not this kind of sink's: nothing to do.
+        Terminal::Finish { .. } => Ok(()),
+    };
+    told.map_or_else(Outcome::Panicked, |()| Outcome::Made(None))
+}
+
+/// Has a sink finish a recording; `None` = its last PCM is still to come.
+fn finish(shared: &Shared, sink: &dyn RecordingSink, item: &TerminalItem) -> Option<Outcome> {
+    let Terminal::Finish { recording } = &item.terminal else {
+        return Some(Outcome::Made(None));
+    };
+    if sink.takes_pcm() && shared.pcm.holds_up(&recording.call_id, item.since) {
+        return None;
+    }
+    let artifact = match sink.reads_payload() {
+        true => shared.outbox.artifact(recording),
+        false => Ok(RecordingArtifact::without_payload(recording)),
+    };
+    let artifact = match artifact {
+        Ok(artifact) => artifact,
+        Err(error) => return Some(put_off(item, error.0, sink.patience())),
+    };
+    let deadline = deadline_of(item.since, shared.finish_deadline);
+    Some(
+        match guarded(|| sink.finish_recording(&artifact, deadline)) {
+            Ok(Ok(result)) => Outcome::Made(Some(result)),
+            Ok(Err(error)) if error.permanent => Outcome::Dead(error.why),
+            Ok(Err(error)) => put_off(item, error.why, sink.patience()),
+            Err(why) => Outcome::Panicked(why),
+        },
+    )
+}
+
+/// Pauses double from a second up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// Tries again later, unless the sink's patience ends before.
+fn put_off(item: &TerminalItem, why: String, patience: Duration) -> Outcome {
+    let pause = Duration::from_secs(1_u64 << item.attempts.min(16)).min(PAUSE_MAX);
+    let age = item.since.elapsed().unwrap_or_default();
+    if age + pause > patience {
+        return Outcome::Dead(why);
+    }
+    Outcome::PutOff(why, pause)
 }
 
 /// The moment until which a recording may be finished.

@@ -1,6 +1,8 @@
 //! Every callback reaches every sink, and no sink can harm another.
 
 mod common;
+#[path = "callbacks/patience.rs"]
+mod patience;
 
 use common::{BYE, FINISH, Kept, Recorder, bye, failed, finish, meta, wait_for};
 use std::sync::Arc;
@@ -216,7 +218,7 @@ impl RecordingSink for Slow {
         _artifact: &RecordingArtifact,
         _deadline: Instant,
     ) -> Result<RecordingResult, FinishError> {
-        Err(FinishError("the bucket is gone".to_owned()))
+        Err(FinishError::new("the bucket is gone"))
     }
 }
 

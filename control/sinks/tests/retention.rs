@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::time::Duration;
+use trunkline_hooks::{Outbox, RecordingArtifact, RecordingRef, RecordingResult};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::{
-    Catalog, CatalogHandle, CatalogThread, Decision, Mark, RetentionRules, Storage,
+    Catalog, CatalogHandle, CatalogOutbox, CatalogThread, Decision, Mark, Ordered, OutboxSinks,
+    RetentionRule, RetentionRules, Storage,
 };
 use trunkline_sinks::object::{Call, Recording, RecordingState, new_id};
 
@@ -39,11 +41,34 @@ impl Place {
 
     /// A finished recording of 1000 bytes that ended on this day.
     fn put(&self, number: u64, day: i64, kept: Option<bool>, verdict: &str) -> String {
+        self.put_with(
+            number,
+            day,
+            serde_json::json!({"kept": kept, "verdict": verdict}),
+        )
+    }
+
+    /// One of a tenant and a class; empty = none.
+    fn put_of(&self, number: u64, day: i64, tenant: &str, class: &str) -> String {
+        let mut more = serde_json::json!({"verdict": "complete"});
+        if !tenant.is_empty() {
+            more["tenant"] = tenant.into();
+        }
+        if !class.is_empty() {
+            more["attributes"] = serde_json::json!({"class": class});
+        }
+        self.put_with(number, day, more)
+    }
+
+    fn put_with(&self, number: u64, day: i64, more: serde_json::Value) -> String {
         let at = Timestamp(day * DAY_MS);
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "id": new_id(), "call_id": new_id(), "state": "complete", "started_at": at,
-            "ended_at": at, "kept": kept, "verdict": verdict,
+            "ended_at": at,
         });
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         let recording: Recording = serde_json::from_value(body).unwrap();
         let id = recording.id.clone();
         let storage = Storage {
@@ -80,7 +105,7 @@ fn what_is_old_goes_and_what_is_held_stays() {
     catalog.decide(&ids[1], Mark::Held(true)).unwrap();
     let rules = RetentionRules {
         keep_ms: Some(25 * DAY_MS as u64),
-        quota_bytes: None,
+        ..RetentionRules::default()
     };
     assert_eq!(
         catalog.expire(&RetentionRules::default(), now()).unwrap(),
@@ -112,8 +137,8 @@ fn the_oldest_go_until_the_quota_holds() {
     let catalog = place.catalog();
     catalog.decide(&ids[0], Mark::Held(true)).unwrap();
     let rules = RetentionRules {
-        keep_ms: None,
         quota_bytes: Some(4_500),
+        ..RetentionRules::default()
     };
     assert_eq!(
         catalog.expire(&rules, now()).unwrap(),
@@ -121,6 +146,91 @@ fn the_oldest_go_until_the_quota_holds() {
     );
     assert!(catalog.flush(PATIENCE));
     assert_eq!(catalog.expire(&rules, now()).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn the_first_rule_that_fits_decides() {
+    let place = Place::new();
+    let days = |days: u64| Some(days * DAY_MS as u64);
+    let rule = |tenant: &str, class: &str, keep_ms, quota_bytes| RetentionRule {
+        tenant: (!tenant.is_empty()).then(|| tenant.to_owned()),
+        class: (!class.is_empty()).then(|| class.to_owned()),
+        keep_ms,
+        quota_bytes,
+    };
+    let rules = RetentionRules {
+        rules: vec![
+            rule("acme", "mifid", None, None),
+            rule("", "mifid", days(50), None),
+            rule("acme", "", None, Some(1_500)),
+        ],
+        keep_ms: days(20),
+        ..RetentionRules::default()
+    };
+    let forever = place.put_of(1, 1, "acme", "mifid");
+    let too_old = place.put_of(2, 40, "other", "mifid");
+    let young = place.put_of(3, 60, "", "mifid");
+    let over = place.put_of(4, 70, "acme", "");
+    let within = place.put_of(5, 71, "acme", "sales");
+    let default_old = place.put_of(6, 75, "", "");
+    let default_old_too = place.put_of(7, 76, "other", "sales");
+    let default_young = place.put_of(8, 90, "", "");
+    let deleted = place.catalog().expire(&rules, now()).unwrap();
+    assert_eq!(deleted, [too_old, over, default_old, default_old_too]);
+    for id in [&forever, &young, &within, &default_young] {
+        assert_eq!(place.state(id), RecordingState::Complete);
+    }
+    // The class may be given or changed later.
+    let reclassified = Mark::Attributes([("class".to_owned(), Some("mifid".to_owned()))].into());
+    place.catalog().decide(&within, reclassified).unwrap();
+    assert!(place.catalog().flush(PATIENCE));
+    let all = RetentionRules {
+        quota_bytes: Some(3_500),
+        ..rules
+    };
+    let deleted = place.catalog().expire(&all, now()).unwrap();
+    assert_eq!(deleted, [forever], "the quota of all knows no tenant");
+}
+
+#[test]
+fn what_a_sink_has_not_got_yet_is_not_deleted() {
+    let mut place = Place::new();
+    place.thread = None;
+    let path = place.folder.path().join("catalog.sqlite");
+    let (mut catalog, _) = Catalog::open(&path).unwrap();
+    let keeper = "recording:archive".to_owned();
+    catalog.set_sinks(OutboxSinks {
+        lifecycle: Vec::new(),
+        recording: vec![keeper.clone(), "recording:crm".to_owned()],
+    });
+    place.thread = Some(CatalogThread::start(catalog, path.clone()).unwrap());
+    let id = place.put(1, 10, None, "complete");
+    let rules = RetentionRules {
+        keep_ms: Some(DAY_MS as u64),
+        quota_bytes: Some(500),
+        keepers: vec![keeper.clone()],
+        ..RetentionRules::default()
+    };
+    let catalog = place.catalog();
+    assert!(catalog.expire(&rules, now()).unwrap().is_empty(), "waiting");
+    let make =
+        Box::new(|recording: &RecordingRef| Ok(RecordingArtifact::without_payload(recording)));
+    let outbox = CatalogOutbox::new(&path, Duration::ZERO, make);
+    let item = outbox.pending(&keeper, 10).unwrap().remove(0);
+    outbox.dead(item.id, "the bucket is gone").unwrap();
+    assert!(
+        catalog.expire(&rules, now()).unwrap().is_empty(),
+        "a dead letter"
+    );
+    assert_eq!(catalog.deliver_again(item.id).unwrap(), Ordered::Done);
+    let item = outbox.pending(&keeper, 10).unwrap().remove(0);
+    let result = RecordingResult::default();
+    outbox.delivered(item.id, Some(&result)).unwrap();
+    assert_eq!(
+        catalog.expire(&rules, now()).unwrap(),
+        [id],
+        "whoever else waits"
+    );
 }
 
 #[test]

@@ -322,7 +322,7 @@ impl Capture {
             cause,
         })?;
         if evidence::looks_like_evidence(&bytes) {
-            return Self::open_evidence(bytes, path);
+            return Self::open_evidence(bytes, path, keys);
         }
         if !SegmentReader::looks_like_segment(&bytes) {
             return Self::over_blob(bytes, path);
@@ -340,13 +340,13 @@ impl Capture {
 
     /// The recording in an evidence archive. Offsets of damage are the archive's, those of frames count
     /// from the start of its segment.
-    fn open_evidence(bytes: Bytes, path: &Path) -> Result<Self, CaptureError> {
+    fn open_evidence(bytes: Bytes, path: &Path, keys: &Keys) -> Result<Self, CaptureError> {
         let not_a_capture = || CaptureError::NotACapture {
             path: path.to_path_buf(),
         };
         let range = evidence::segment_range(&bytes).ok_or_else(not_a_capture)?;
         let base = range.start as u64;
-        let keys = evidence::data_key(&bytes).map_or(Keys::none(), Keys::of_one);
+        let keys = evidence::data_key(&bytes, keys).map_or(Keys::none(), Keys::of_one);
         let segment = SegmentReader::over(bytes.part(range), path)?;
         let recordings = segment.recordings();
         let [recording] = recordings[..] else {

@@ -4,9 +4,10 @@
 //! recording.json   the recording as the API shows it: receipt, verdict, head of the hash chain
 //! call.json        its call           cdr.json   its call detail record     (each where there is one)
 //! chain.json       the chain's links: ordinal, offset and length in recording.sn3s, link
-//! data.key         the key of its extents, hexadecimal                     (where they are encrypted)
+//! data.key         the key of its extents, hexadecimal       (where they are encrypted, only on demand)
+//! wrapped.key      that key wrapped by the master key                  (where data.key is withheld)
 //! recording.sn3s   its extents, byte for byte, as a segment of its own
-//! recording.sn3    the same call as classic SN3
+//! recording.sn3    the same call as classic SN3                    (in the clear: goes with data.key)
 //! manifest.json    name, length and BLAKE3 of each member before it
 //! manifest.b3      BLAKE3 of manifest.json
 //! manifest.sig     Ed25519 over manifest.json                               (where a key is configured)
@@ -23,10 +24,12 @@ use crate::capture::{Capture, CaptureError, Damage};
 use crate::chain;
 use crate::cipher::DataKey;
 use crate::extract::{Extracted, extract, follow};
+use crate::keys::Keys;
 use crate::layout::UNIT;
 use crate::map::Bytes;
 use crate::proof::{self, Signer};
 use crate::reader::SegmentReader;
+use crate::recording::RecordingReader;
 use crate::verify::{VerifyReport, verify_segment};
 
 /// The member with the extents.
@@ -35,9 +38,21 @@ const CLASSIC: &str = "recording.sn3";
 const RECORDING: &str = "recording.json";
 const CHAIN: &str = "chain.json";
 const KEY: &str = "data.key";
+const WRAPPED: &str = "wrapped.key";
 const MANIFEST: &str = "manifest.json";
 const HASH: &str = "manifest.b3";
 const SIGNATURE: &str = "manifest.sig";
+
+/// What becomes of the key of an encrypted recording.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyChoice {
+    /// The archive holds it wrapped by the master key, and no frame in the clear. Everything can be
+    /// checked by anybody, and be read by whoever has the master key.
+    #[default]
+    Withheld,
+    /// The archive holds it, and the call in the clear.
+    Included,
+}
 
 /// What an archive is made of.
 #[derive(Debug)]
@@ -50,6 +65,10 @@ pub struct Evidence<'a> {
     pub cdr: Option<Value>,
     /// Its frames, from segments.
     pub capture: &'a Capture,
+    /// Whether an encrypted recording can be read by whoever gets the archive.
+    pub key: KeyChoice,
+    /// Wrap a key that is withheld.
+    pub keys: &'a Keys,
     /// When the archive is made, RFC 3339.
     pub made_at: String,
 }
@@ -76,17 +95,24 @@ impl Evidence<'_> {
                 members.push(member);
             }
         }
-        if let Some(key) = reader.data_key().filter(|_| reader.is_encrypted()) {
-            let text = proof::to_hex(key.bytes());
-            let (member, ()) = archive.add(KEY, |out| out.write_all(text.as_bytes()))?;
+        let key = reader.data_key().filter(|_| reader.is_encrypted());
+        let withheld = key.is_some() && self.key == KeyChoice::Withheld;
+        if let Some(key) = key {
+            let (name, text) = match withheld {
+                false => (KEY, proof::to_hex(key.bytes())),
+                true => (WRAPPED, self.keys.wrap(key, reader.recording())?),
+            };
+            let (member, ()) = archive.add(name, |out| out.write_all(text.as_bytes()))?;
             members.push(member);
         }
         let (member, extents) = archive.add(SEGMENT, |out| extract(reader, out))?;
         members.push(member);
         let (member, ()) = archive.add(CHAIN, |out| write_json(out, &links(&extents)))?;
         members.push(member);
-        let (member, _) = archive.add(CLASSIC, |out| self.capture.export(out))?;
-        members.push(member);
+        if !withheld {
+            let (member, _) = archive.add(CLASSIC, |out| self.capture.export(out))?;
+            members.push(member);
+        }
         let manifest = self.manifest(&members, signer);
         let bytes = serde_json::to_vec_pretty(&manifest)?;
         let (member, ()) = archive.add(MANIFEST, |out| out.write_all(&bytes))?;
@@ -136,6 +162,8 @@ pub struct EvidenceReport {
     pub recording_id: String,
     /// What its extents say for themselves.
     pub segment: Option<VerifyReport>,
+    /// The extents are encrypted and their key is not in the archive: frames were not looked at.
+    pub key_withheld: bool,
     /// Head of the hash chain, as followed.
     pub chain_head: Option<String>,
     /// Public key that signed the manifest; `None` = not signed.
@@ -168,13 +196,19 @@ pub fn segment_range(bytes: &[u8]) -> Option<Range<usize>> {
     Some(found.range)
 }
 
-/// The key of the extents in an archive, where they are encrypted.
+/// The key of the extents in an archive, where they are encrypted: the one in it, or the wrapped one
+/// where a master key unwraps it.
 #[must_use]
-pub fn data_key(bytes: &[u8]) -> Option<DataKey> {
+pub fn data_key(bytes: &[u8], keys: &Keys) -> Option<DataKey> {
     let (members, _) = archive::members(bytes);
-    let found = members.into_iter().find(|member| member.name == KEY)?;
-    let text = std::str::from_utf8(bytes.get(found.range)?).ok()?;
-    proof::from_hex(text).map(|key| DataKey::from_bytes(&key))
+    let text = |name: &str| {
+        let found = members.iter().find(|member| member.name == name)?;
+        std::str::from_utf8(bytes.get(found.range.clone())?).ok()
+    };
+    match text(KEY) {
+        Some(text) => proof::from_hex(text).map(|key| DataKey::from_bytes(&key)),
+        None => keys.unwrap(text(WRAPPED)?),
+    }
 }
 
 /// Checks an archive: every byte, the hash chain against the receipt, the signatures. `trusted` is
@@ -200,6 +234,7 @@ pub fn verify(path: &Path, trusted: Option<&str>) -> Result<EvidenceReport, Capt
         report: EvidenceReport {
             recording_id: String::new(),
             segment: None,
+            key_withheld: false,
             chain_head: None,
             signed_by: None,
             receipt_signed_by: None,
@@ -259,21 +294,30 @@ impl<'a> Check<'a> {
             return;
         };
         let from = found.range.start;
-        let Ok(capture) = Capture::open(self.path) else {
-            return self.damage(from, found.range.len(), "recording.sn3s cannot be read");
-        };
+        let unreadable = "recording.sn3s cannot be read";
         let member = Bytes::Memory(self.bytes[found.range.clone()].to_vec());
-        if let Ok(reader) = SegmentReader::over(member, Path::new("")) {
-            let report = verify_segment(&reader);
-            for damage in &report.damages {
-                let offset = from + damage.offset as usize;
-                self.damage(offset, damage.length as usize, damage.what.clone());
-            }
-            self.report.segment = Some(report);
-        }
-        let Some(reader) = capture.recording() else {
-            return;
+        let Ok(reader) = SegmentReader::over(member, Path::new("")) else {
+            return self.damage(from, found.range.len(), unreadable);
         };
+        let report = verify_segment(&reader);
+        for damage in &report.damages {
+            let offset = from + damage.offset as usize;
+            self.damage(offset, damage.length as usize, damage.what.clone());
+        }
+        let has_key = self.members.iter().any(|member| member.name == KEY);
+        self.report.key_withheld = report.encrypted > 0 && !has_key;
+        self.report.segment = Some(report);
+        let [recording] = reader.recordings()[..] else {
+            return self.damage(from, found.range.len(), unreadable);
+        };
+        self.chain(from, &RecordingReader::sealed(reader, recording));
+        if !self.report.key_withheld {
+            self.classic(from..found.range.end);
+        }
+    }
+
+    /// The hash chain through all extents, which lie from this offset on.
+    fn chain(&mut self, from: usize, reader: &RecordingReader) {
         let (head, broken) = follow(reader);
         self.report.chain_head = head.map(|head| chain::to_hex(&head));
         if head.is_some() && self.report.damages.is_empty() {
@@ -283,6 +327,13 @@ impl<'a> Check<'a> {
                 self.damage(from + view.page as usize * UNIT, 0, what);
             }
         }
+    }
+
+    /// The classic copy against the extents in this range.
+    fn classic(&mut self, range: Range<usize>) {
+        let Ok(capture) = Capture::open(self.path) else {
+            return self.damage(range.start, range.len(), "recording.sn3s cannot be read");
+        };
         let Some(classic) = self.member(CLASSIC) else {
             return;
         };

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cipher::{DataKey, MasterKey, Wrapped};
 use crate::map::Bytes;
+use crate::proof::{from_hex, to_hex};
 
 /// Bytes of a slot.
 const SLOT: usize = 128;
@@ -150,6 +151,28 @@ impl Keys {
     #[must_use]
     pub fn encrypts(&self) -> bool {
         !self.masters.is_empty()
+    }
+
+    /// A data key wrapped by the first master key, as a slot in hexadecimal: it can leave the machine.
+    ///
+    /// # Errors
+    /// There is no master key, or the operating system has no random bytes to give.
+    pub fn wrap(&self, key: &DataKey, recording: u64) -> io::Result<String> {
+        let master = self.masters.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let slot = Slot {
+            recording,
+            wrapped: Some(master.wrap(key, recording)?),
+        };
+        Ok(to_hex(&slot.encode()))
+    }
+
+    /// The data key that [`Keys::wrap`] wrapped; `None` when no master key here unwraps it.
+    #[must_use]
+    pub fn unwrap(&self, text: &str) -> Option<DataKey> {
+        let slot = Slot::decode(&from_hex::<SLOT>(text)?)?;
+        let wrapped = slot.wrapped?;
+        let mut masters = self.masters.iter();
+        masters.find_map(|master| master.unwrap(&wrapped, slot.recording))
     }
 
     /// The data key of a recording whose segments lie in `directory`; `None` when it was erased, never

@@ -146,6 +146,14 @@ impl RecordingReader {
         reader.finish(&path)
     }
 
+    /// The same without a key, to look at extents and never at frames.
+    pub(crate) fn sealed(segment: SegmentReader, recording: u64) -> Self {
+        let mut reader = Self::empty(recording);
+        reader.add(segment);
+        reader.order();
+        reader
+    }
+
     fn empty(recording: u64) -> Self {
         Self {
             recording,

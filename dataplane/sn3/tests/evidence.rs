@@ -5,12 +5,14 @@ mod common;
 use std::io::Cursor;
 use std::path::PathBuf;
 
-use common::{call, one_segment, read_items};
+use common::{Builder, call, extents, one_segment, read_items};
 use serde_json::json;
-use trunkline_sn3::evidence::{Evidence, verify};
+use trunkline_sn3::cipher::MasterKey;
+use trunkline_sn3::evidence::{Evidence, KeyChoice, verify};
+use trunkline_sn3::keys::KeyWriter;
 use trunkline_sn3::proof::{Signer, statement};
 use trunkline_sn3::sim::SimDisk;
-use trunkline_sn3::{Capture, chain};
+use trunkline_sn3::{Capture, CaptureError, Keys, chain};
 
 struct Archive {
     directory: tempfile::TempDir,
@@ -44,6 +46,8 @@ fn archive(packets: u16, signer: Option<&Signer>) -> Archive {
         call: Some(json!({"id": "c", "caller": "alice"})),
         cdr: None,
         capture: &capture,
+        key: KeyChoice::Withheld,
+        keys: &Keys::none(),
         made_at: "2026-11-27T00:00:00.000Z".to_owned(),
     };
     let bytes = evidence
@@ -130,4 +134,76 @@ fn a_cut_archive_says_so() {
             .any(|damage| damage.what.contains("cut")),
         "{report:?}"
     );
+}
+
+/// An encrypted recording, archived with or without its key.
+fn encrypted(key: KeyChoice) -> (tempfile::TempDir, PathBuf, Keys) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let keys = Keys::new(vec![MasterKey::from_bytes(&[5; 32])]);
+    let mut writer = KeyWriter::new(directory.path(), keys.clone());
+    let disk = SimDisk::new();
+    let mut builder = Builder::new(&disk);
+    builder.key = Some(writer.key_of(3, false).expect("a key"));
+    writer.sync().expect("durable");
+    let items = call(400, 21);
+    let extents = extents(3, &items);
+    for (index, (extent, used)) in extents.iter().enumerate() {
+        builder.put(3, extent, *used, index + 1 == extents.len());
+    }
+    builder.writer.finish(9).expect("finished");
+    disk.save(directory.path()).expect("saved");
+    let last = Some(builder.last(3));
+    let capture = Capture::open_in_directory_with(directory.path(), 3, last, &keys).expect("there");
+    assert_eq!(read_items(&capture), items);
+    let head = chain::to_hex(&builder.head(3));
+    let evidence = Evidence {
+        recording: json!({"id": "r", "receipt": {"chain": {"algorithm": "blake3", "head": head}}}),
+        call: None,
+        cdr: None,
+        capture: &capture,
+        key,
+        keys: &keys,
+        made_at: "2026-11-27T00:00:00.000Z".to_owned(),
+    };
+    let path = directory.path().join("evidence.tar");
+    let file = std::fs::File::create(&path).expect("a file");
+    evidence.write(file, None).expect("written");
+    (directory, path, keys)
+}
+
+#[test]
+fn an_encrypted_recording_is_proved_without_its_key_and_read_with_the_master_key() {
+    let (_directory, path, keys) = encrypted(KeyChoice::Withheld);
+    let report = verify(&path, None).expect("an archive");
+    assert!(report.damages.is_empty(), "{:?}", report.damages);
+    assert!(report.key_withheld && report.chain_head.is_some());
+    let bytes = std::fs::read(&path).expect("there");
+    let spoken = call(400, 21).last().expect("a frame").payload.clone();
+    let holds = |bytes: &[u8]| bytes.windows(spoken.len()).any(|window| window == spoken);
+    assert!(!holds(&bytes), "nothing of it is in the clear");
+    assert!(matches!(
+        Capture::open(&path),
+        Err(CaptureError::NoKey { .. })
+    ));
+    let stranger = Keys::new(vec![MasterKey::from_bytes(&[6; 32])]);
+    assert!(Capture::open_with(&path, &stranger).is_err());
+    let capture = Capture::open_with(&path, &keys).expect("the master key unwraps it");
+    assert_eq!(read_items(&capture), call(400, 21));
+    // A byte of an encrypted frame is missed by nobody.
+    let mut flipped = bytes;
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    std::fs::write(&path, flipped).expect("written");
+    let report = verify(&path, None).expect("an archive");
+    assert!(!report.damages.is_empty());
+}
+
+#[test]
+fn an_encrypted_recording_is_in_the_clear_where_its_key_is_asked_for() {
+    let (_directory, path, _) = encrypted(KeyChoice::Included);
+    let report = verify(&path, None).expect("an archive");
+    assert!(report.damages.is_empty(), "{:?}", report.damages);
+    assert!(!report.key_withheld);
+    let capture = Capture::open(&path).expect("its key is in it");
+    assert_eq!(read_items(&capture), call(400, 21));
 }

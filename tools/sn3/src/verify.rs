@@ -95,6 +95,7 @@ impl Checked {
             Self::Evidence(report) => serde_json::json!({
                 "format": "evidence",
                 "recording_id": report.recording_id,
+                "key_withheld": report.key_withheld,
                 "chain_head": report.chain_head,
                 "signed_by": report.signed_by,
                 "receipt_signed_by": report.receipt_signed_by,
@@ -131,8 +132,12 @@ fn describe_evidence(report: &EvidenceReport) -> String {
         Some(key) => format!("signed by {key}"),
         None => "not signed".to_owned(),
     };
+    let sealed = match report.key_withheld {
+        true => " (encrypted, without their key)",
+        false => "",
+    };
     format!(
-        "evidence of recording {}, {extents} extents, {chain}, {signed}",
+        "evidence of recording {}, {extents} extents{sealed}, {chain}, {signed}",
         report.recording_id
     )
 }

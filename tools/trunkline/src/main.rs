@@ -3,6 +3,7 @@
 
 mod check;
 mod client;
+mod deliveries;
 mod demo;
 mod explain;
 mod guard;
@@ -72,6 +73,9 @@ enum Command {
         after_help = "Example: trunkline audit --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z"
     )]
     Audit(operate::AuditOptions),
+    /// List what goes to sinks; deliver dead letters again, or drop them.
+    #[command(after_help = "Example: trunkline deliveries --state dead")]
+    Deliveries(deliveries::Options),
     /// Show how a call went: its messages, its media and its events, in order.
     ///
     /// From a ring in memory that keeps the latest 32 MiB of signalling; a restart empties it.
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Record(options) => operate::record(&options),
         Command::Siprec(options) => operate::siprec(&options),
         Command::Audit(options) => operate::audit(&options),
+        Command::Deliveries(options) => deliveries::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Guard(options) => guard::run(&options),
     };

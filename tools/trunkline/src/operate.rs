@@ -12,7 +12,7 @@ pub(crate) struct ListOptions {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    pub(crate) target: Target,
 }
 
 #[derive(clap::Args)]
@@ -38,9 +38,15 @@ pub(crate) struct RecordingsOptions {
     /// Beginning of a party's number or name.
     #[arg(long, value_name = "USER")]
     party: Option<String>,
-    /// SIP Call-ID of any leg.
+    /// SIP Call-ID of any leg, or Session-ID.
     #[arg(long, value_name = "ID")]
     call_id: Option<String>,
+    /// Only recordings of this tenant.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Only recordings with this attribute; may be repeated.
+    #[arg(long = "attribute", value_name = "NAME=VALUE")]
+    attributes: Vec<String>,
     /// Only recordings in this state.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
@@ -128,7 +134,7 @@ pub(crate) struct RecordOptions {
 }
 
 /// A query from the parameters that are given.
-fn query(parameters: &[(&str, Option<&str>)]) -> String {
+pub(crate) fn query(parameters: &[(&str, Option<&str>)]) -> String {
     let given = parameters
         .iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", escape((*value)?))));
@@ -136,7 +142,7 @@ fn query(parameters: &[(&str, Option<&str>)]) -> String {
 }
 
 /// Prints a list: as JSON, or the columns that `row` makes of each item.
-fn show(
+pub(crate) fn show(
     options: &ListOptions,
     path: &str,
     heading: &[&str],
@@ -156,7 +162,7 @@ fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
@@ -198,6 +204,17 @@ pub(crate) fn calls(options: &CallsOptions) -> Result<ExitCode> {
     )
 }
 
+/// Adds attributes, each NAME=VALUE, to a query.
+fn attributes(mut query: String, attributes: &[String]) -> Result<String> {
+    for attribute in attributes {
+        let Some((name, value)) = attribute.split_once('=') else {
+            anyhow::bail!("--attribute {attribute}: write NAME=VALUE");
+        };
+        query += &format!("&attr.{}={}", escape(name), escape(value));
+    }
+    Ok(query)
+}
+
 pub(crate) fn recordings(options: &RecordingsOptions) -> Result<ExitCode> {
     let limit = options.limit.to_string();
     let query = query(&[
@@ -207,7 +224,9 @@ pub(crate) fn recordings(options: &RecordingsOptions) -> Result<ExitCode> {
         ("party", options.party.as_deref()),
         ("call_id", options.call_id.as_deref()),
         ("state", options.state.as_deref()),
+        ("tenant", options.tenant.as_deref()),
     ]);
+    let query = attributes(query, &options.attributes)?;
     let heading = ["ID", "STATE", "VERDICT", "STARTED", "LENGTH", "PARTIES"];
     show(
         &options.list,

@@ -76,6 +76,18 @@ fn steps(options: &Options) -> Result<()> {
             "trunkline-tests",
         ]),
     )?;
+    command::run(
+        "tests of features that are off by default",
+        &mut cargo(&[
+            "test",
+            "--quiet",
+            "--package",
+            "trunkline-sinks",
+            "--features",
+            "uring",
+            "--lib",
+        ]),
+    )?;
     // The programs are there already: a build for this package alone would make them anew.
     command::run(
         "end-to-end tests",

@@ -31,7 +31,7 @@ pub(super) async fn audit(
     let mut report =
         serde_json::to_value(found).map_err(|error| ApiError::internal(error.to_string()))?;
     report["made_at"] = Timestamp::now().to_string().into();
-    if let Some(signer) = &shared.context.signer {
+    if let Some(signer) = &shared.context.library.signer {
         report["public_key"] = signer.public_key().into();
         report["signature"] = signer.sign(&canonical(&report)).into();
     }

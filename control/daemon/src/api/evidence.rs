@@ -3,50 +3,30 @@
 use super::Shared;
 use super::error::ApiError;
 use super::media::{Begun, Convert, send};
-use super::recordings::{blocking, find};
+use super::query::{Pairs, Parameters};
+use super::recordings::find;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
 use std::sync::Arc;
-use trunkline_sinks::Timestamp;
-use trunkline_sinks::object::{Call, Recording};
+use trunkline_sinks::catalog::StoredRecording;
+use trunkline_sinks::library::Library;
 use trunkline_sn3::Capture;
-use trunkline_sn3::evidence::Evidence;
-use trunkline_sn3::proof::Signer;
+use trunkline_sn3::evidence::KeyChoice;
 
 struct Archive {
-    recording: Recording,
-    call: Option<Call>,
-    signer: Option<Arc<Signer>>,
-    /// The archive is put together here, in a file without a name.
-    directory: PathBuf,
-}
-
-impl Archive {
-    fn build(&self, capture: &Capture) -> io::Result<File> {
-        let evidence = Evidence {
-            recording: serde_json::to_value(&self.recording)?,
-            call: self.call.as_ref().map(serde_json::to_value).transpose()?,
-            cdr: None,
-            capture,
-            made_at: Timestamp::now().to_string(),
-        };
-        let file = tempfile::tempfile_in(&self.directory)?;
-        evidence.write(file, self.signer.as_deref())
-    }
+    library: Arc<Library>,
+    stored: StoredRecording,
+    key: KeyChoice,
 }
 
 impl Convert for Archive {
     type Ready = File;
 
     fn prepare(&self, capture: &Capture) -> Result<(File, Begun), ApiError> {
-        let built = self.build(capture).and_then(|mut file| {
-            let length = file.stream_position()?;
-            file.rewind()?;
-            Ok((file, length))
-        });
+        let entry = self.library.entry_of(self.stored.clone())?;
+        let built = self.library.evidence(&entry, capture, self.key);
         let (file, length) = built.map_err(|error| ApiError::internal(error.to_string()))?;
         let length = Some(length);
         Ok((file, Begun { length }))
@@ -57,22 +37,23 @@ impl Convert for Archive {
     }
 }
 
-/// The evidence archive of a recording.
+/// The evidence archive of a recording. `key=include` puts the key of an encrypted one into it.
 pub(super) async fn evidence(
     State(shared): State<Shared>,
     Path(id): Path<String>,
+    pairs: Pairs,
 ) -> Result<Response, ApiError> {
-    let recording = find(&shared, &id).await?.recording;
-    if !recording.state.is_final() {
+    let mut parameters = Parameters::new(pairs)?;
+    let key = parameters.key_choice()?;
+    parameters.finish()?;
+    let stored = find(&shared, &id).await?;
+    if !stored.recording.state.is_final() {
         return Err(ApiError::conflict("the recording is still being made"));
     }
-    let call_id = recording.call_id.clone();
-    let call = blocking(&shared, move |catalog| catalog.call(&call_id)).await?;
     let archive = Archive {
-        recording,
-        call,
-        signer: shared.context.signer.clone(),
-        directory: shared.context.data_dir.clone(),
+        library: Arc::clone(&shared.context.library),
+        stored,
+        key,
     };
     send(&shared, &id, archive, "application/x-tar", "evidence.tar").await
 }

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::calls::list_json;
+use super::recordings::blocking;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,6 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+use trunkline_sinks::catalog::CatalogHandle;
 
 /// 503 when a new call would be refused.
 pub(super) async fn health(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
@@ -63,6 +65,9 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
             .iter()
             .filter_map(|recording| recording.receipt.as_ref());
         shared.context.metrics.note_running(finished, receipts);
+    }
+    if let Ok(undelivered) = blocking(&shared, CatalogHandle::undelivered).await {
+        shared.context.metrics.set_undelivered(undelivered);
     }
     (
         [(CONTENT_TYPE, content_type)],

@@ -10,9 +10,10 @@ use axum::response::Response;
 use std::io::{self, Write};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use trunkline_audio::{AudioError, Options, Plan, write_wav};
+use trunkline_audio::{AudioError, Plan};
 use trunkline_sinks::catalog::StoredRecording;
-use trunkline_sn3::{Capture, CaptureError, Keys};
+use trunkline_sinks::library::{Library, wav_plan, write_wav_of};
+use trunkline_sn3::Capture;
 
 /// Bytes handed over at once, and how many of these may wait for the client.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -38,28 +39,16 @@ impl Convert for Wav {
     type Ready = Plan;
 
     fn prepare(&self, capture: &Capture) -> Result<(Plan, Begun), ApiError> {
-        // A very long call fits a WAV only at a lower rate than its codec's.
-        let rates = [None, Some(16_000), Some(8_000)];
-        let plans = rates.map(|rate_hz| Options {
-            rate_hz,
-            ..Options::default()
-        });
-        let plan = plans
-            .iter()
-            .map(|options| Plan::new(capture, options))
-            .find(|plan| !matches!(plan, Err(AudioError::TooLong { .. })))
-            .ok_or_else(|| ApiError::conflict("the recording is too long for a WAV"))?
-            .map_err(|error| ApiError::internal(error.to_string()))?;
+        let plan = wav_plan(capture).map_err(|error| match error {
+            AudioError::TooLong { .. } => ApiError::conflict("the recording is too long for a WAV"),
+            error => ApiError::internal(error.to_string()),
+        })?;
         let length = Some(plan.wav_bytes());
         Ok((plan, Begun { length }))
     }
 
     fn write(&self, capture: &Capture, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-        let written = write_wav(capture, plan, out, &mut |_done, _total| true);
-        written.map(drop).map_err(|error| match error {
-            AudioError::Io(error) => error,
-            error => io::Error::other(error.to_string()),
-        })
+        write_wav_of(capture, plan, out)
     }
 }
 
@@ -108,13 +97,12 @@ pub(super) async fn send<C: Convert>(
         .acquire_owned()
         .await;
     let turn = turn.map_err(|_| ApiError::unavailable("the API is stopping"))?;
-    let segments = shared.context.data_dir.join("segments");
-    let keys = std::sync::Arc::clone(&shared.context.keys);
+    let library = std::sync::Arc::clone(&shared.context.library);
     let (begun_sender, begun) = tokio::sync::oneshot::channel();
     let (chunks, receiver) = mpsc::channel::<Chunk>(CHUNKS_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        convert(&segments, &stored, &keys, &converter, begun_sender, chunks);
+        convert(&library, &stored, &converter, begun_sender, chunks);
     });
     let begun = begun
         .await
@@ -133,14 +121,13 @@ pub(super) async fn send<C: Convert>(
 
 /// Runs on a thread that may wait for the disk and for the client.
 fn convert<C: Convert>(
-    segments: &std::path::Path,
+    library: &Library,
     stored: &StoredRecording,
-    keys: &Keys,
     converter: &C,
     begun: tokio::sync::oneshot::Sender<Result<Begun, ApiError>>,
     chunks: mpsc::Sender<Chunk>,
 ) {
-    let prepared = open(segments, stored, keys).and_then(|capture| {
+    let prepared = open(library, stored).and_then(|capture| {
         converter
             .prepare(&capture)
             .map(|(ready, begun)| (capture, ready, begun))
@@ -174,26 +161,10 @@ fn convert<C: Convert>(
     }
 }
 
-fn open(
-    segments: &std::path::Path,
-    stored: &StoredRecording,
-    keys: &Keys,
-) -> Result<Capture, ApiError> {
-    let number = stored.storage.number;
-    // While it runs, its last extent is known only as of the latest report: the segments know more.
-    let last = stored
-        .storage
-        .last()
-        .filter(|_| stored.recording.state.is_final());
-    Capture::open_in_directory_with(segments, number, last, keys).map_err(|error| match error {
-        CaptureError::NoSuchRecording { .. } => {
-            ApiError::not_found("nothing of this recording is on disk")
-        }
-        CaptureError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
-            ApiError::not_found("nothing of this recording is on disk")
-        }
-        error => ApiError::internal(error.to_string()),
-    })
+fn open(library: &Library, stored: &StoredRecording) -> Result<Capture, ApiError> {
+    let opened = library.capture(stored);
+    let opened = opened.map_err(|error| ApiError::internal(error.to_string()))?;
+    opened.ok_or_else(|| ApiError::not_found("nothing of this recording is on disk"))
 }
 
 /// Hands written bytes over in chunks; waits while the client is slow.

@@ -8,6 +8,7 @@ mod auth;
 mod calls;
 mod cdrs;
 mod decisions;
+mod deliveries;
 mod error;
 pub mod events;
 mod evidence;
@@ -33,9 +34,7 @@ use handle::ControlHandle;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
-use trunkline_sinks::catalog::CatalogHandle;
-use trunkline_sn3::Keys;
-use trunkline_sn3::proof::Signer;
+use trunkline_sinks::library::Library;
 
 /// Captures being converted at once; others wait for their turn.
 const CONVERSIONS_MAX: usize = 4;
@@ -49,18 +48,14 @@ pub struct ApiContext {
     pub core: ControlHandle,
     /// The events.
     pub events: EventHub,
-    /// The catalog.
-    pub catalog: CatalogHandle,
+    /// The recordings.
+    pub library: Arc<Library>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// What was on the wire lately.
     pub trace: Trace,
     /// `data_dir`.
     pub data_dir: PathBuf,
-    /// Signs evidence, where a key is configured.
-    pub signer: Option<Arc<Signer>>,
-    /// Decrypt recordings.
-    pub keys: Arc<Keys>,
     /// Bearer token, when one is required.
     pub token: Option<String>,
 }
@@ -112,6 +107,12 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         )
         .route("/v1/recordings/{id}/evidence", get(evidence::evidence))
         .route("/v1/audit", get(audit::audit))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route(
+            "/v1/deliveries/{id}",
+            get(deliveries::one).delete(deliveries::give_up),
+        )
+        .route("/v1/deliveries/{id}/retry", post(deliveries::retry))
         .route("/v1/siprec", get(siprec::list))
         .route("/v1/siprec/{id}", get(siprec::one))
         .route("/v1/events", get(stream::events))

@@ -6,9 +6,10 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use std::collections::BTreeMap;
 use trunkline_sinks::Timestamp;
-use trunkline_sinks::catalog::{CdrFilter, Cursor, RecordingFilter};
+use trunkline_sinks::catalog::{CdrFilter, Cursor, DeliveryFilter, DeliveryState, RecordingFilter};
 use trunkline_sinks::object::{CallState, RecordingState};
 use trunkline_sinks::timestamp::NotADate;
+use trunkline_sn3::evidence::KeyChoice;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -41,24 +42,20 @@ impl Parameters {
         self.0.remove(name)
     }
 
+    fn limit(&mut self) -> Result<usize, ApiError> {
+        let Some(text) = self.take("limit") else {
+            return Ok(LIMIT_DEFAULT);
+        };
+        let limit = text.parse().ok();
+        limit
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| ApiError::bad_request(format!("limit must be 1 to {LIMIT_MAX}")))
+    }
+
     pub(super) fn paging(&mut self) -> Result<Paging, ApiError> {
-        let limit = match self.take("limit") {
-            None => LIMIT_DEFAULT,
-            Some(text) => match text.parse() {
-                Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => limit,
-                _ => {
-                    return Err(ApiError::bad_request(format!(
-                        "limit must be 1 to {LIMIT_MAX}"
-                    )));
-                }
-            },
-        };
-        let after = match self.take("after") {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|_| {
-                ApiError::bad_request("after is not a cursor of this list; use what `next` said")
-            })?),
-        };
+        let limit = self.limit()?;
+        let after = self.take("after").map(|text| text.parse()).transpose();
+        let after = after.map_err(|_| not_a_cursor())?;
         Ok(Paging { after, limit })
     }
 
@@ -89,6 +86,32 @@ impl Parameters {
         text.map(|text| parse(&text))
             .transpose()
             .map_err(|error| ApiError::bad_request(format!("{name}: {error}")))
+    }
+
+    /// What becomes of the key of an encrypted recording.
+    pub(super) fn key_choice(&mut self) -> Result<KeyChoice, ApiError> {
+        match self.take("key").as_deref() {
+            None | Some("withhold") => Ok(KeyChoice::Withheld),
+            Some("include") => Ok(KeyChoice::Included),
+            Some(_) => Err(ApiError::bad_request("key must be include or withhold")),
+        }
+    }
+
+    pub(super) fn delivery_filter(&mut self) -> Result<(DeliveryFilter, usize), ApiError> {
+        let limit = self.limit()?;
+        let before = self.take("after").map(|text| text.parse()).transpose();
+        let state = match self.take("state") {
+            None => None,
+            Some(text) => Some(DeliveryState::from_name(&text).ok_or_else(|| {
+                ApiError::bad_request(format!("{text:?} is no state of a delivery"))
+            })?),
+        };
+        let filter = DeliveryFilter {
+            state,
+            sink: self.take("sink"),
+            before: before.map_err(|_| not_a_cursor())?,
+        };
+        Ok((filter, limit))
     }
 
     fn call_id(&mut self) -> Option<String> {
@@ -139,4 +162,8 @@ impl Parameters {
             Some(name) => Err(ApiError::bad_request(format!("unknown parameter {name}"))),
         }
     }
+}
+
+fn not_a_cursor() -> ApiError {
+    ApiError::bad_request("after is not a cursor of this list; use what `next` said")
 }

@@ -16,7 +16,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     shared: &Shared,
     ask: impl FnOnce(&CatalogHandle) -> Result<T, CatalogError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let catalog = shared.context.catalog.clone();
+    let catalog = shared.context.library.catalog.clone();
     match tokio::task::spawn_blocking(move || ask(&catalog)).await {
         Ok(answer) => Ok(answer?),
         Err(error) => Err(ApiError::internal(format!(
@@ -57,7 +57,7 @@ async fn live_by_id(shared: &Shared) -> HashMap<String, Recording> {
     let live = shared.context.core.recordings().await.unwrap_or_default();
     live.into_iter()
         .map(|mut recording| {
-            shared.context.catalog.mark(&mut recording);
+            shared.context.library.catalog.mark(&mut recording);
             (recording.id.clone(), recording)
         })
         .collect()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use trunkline_config::Route;
 use trunkline_link::message::{Command, FailReason, Side};
+use trunkline_sinks::catalog::CLASS;
 use trunkline_sinks::object::{self, CallState, Role};
 use trunkline_sip::dialog::{Dialog, DialogId, SessionPolicy};
 use trunkline_sip::message::{Method, Request, Scheme, Uri};
@@ -448,12 +449,17 @@ fn judge(request: &Request) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The headers that the route wants as attributes, first value each.
+/// The headers that the route wants as attributes, first value each, and the route's class.
 fn captured(request: &Request, route: &Route) -> BTreeMap<String, String> {
     let value = |name: &String| {
         let value = request.headers.get(name)?;
         let value: String = value.chars().take(ATTRIBUTE_CHARS_MAX).collect();
         Some((name.clone(), value))
     };
-    route.capture_headers.iter().filter_map(value).collect()
+    let class = route
+        .class
+        .iter()
+        .map(|class| (CLASS.to_owned(), class.clone()));
+    let headers = route.capture_headers.iter().filter_map(value);
+    headers.chain(class).collect()
 }

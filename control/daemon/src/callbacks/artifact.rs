@@ -8,17 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use trunkline_codec::Format;
-use trunkline_hooks::{Payload, RecordingArtifact, RecordingFormat, RecordingRef};
-use trunkline_sinks::catalog::CatalogHandle;
-use trunkline_sn3::{Capture, Keys};
+use trunkline_hooks::{OutboxError, Payload, RecordingArtifact, RecordingFormat, RecordingRef};
+use trunkline_sinks::library::Library;
+use trunkline_sn3::Capture;
 
 /// Makes artifacts.
 #[derive(Debug)]
 pub(super) struct Maker {
-    catalog: CatalogHandle,
-    segments: PathBuf,
+    library: Arc<Library>,
     folder: PathBuf,
-    keys: Arc<Keys>,
     made: AtomicU64,
 }
 
@@ -53,55 +51,37 @@ impl Drop for Exported {
 
 impl Maker {
     /// Copies that a killed process left in the folder are removed.
-    pub(super) fn new(
-        catalog: CatalogHandle,
-        segments: &Path,
-        folder: &Path,
-        keys: Arc<Keys>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(library: Arc<Library>, folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         for entry in fs::read_dir(folder)? {
             fs::remove_file(entry?.path())?;
         }
         Ok(Self {
-            catalog,
-            segments: segments.to_owned(),
+            library,
             folder: folder.to_owned(),
-            keys,
             made: AtomicU64::new(0),
         })
     }
 
     /// The recording's SN3; empty when nothing of it is left.
-    pub(super) fn make(&self, recording: &RecordingRef) -> RecordingArtifact {
-        match self.export(recording) {
-            Ok(Some(artifact)) => artifact,
-            Ok(None) => RecordingArtifact::empty(&recording.call_id),
-            Err(error) => {
-                tracing::warn!(recording = recording.recording, %error, "no artifact can be made");
-                RecordingArtifact::empty(&recording.call_id)
-            }
-        }
+    pub(super) fn make(&self, recording: &RecordingRef) -> Result<RecordingArtifact, OutboxError> {
+        let exported = self.export(recording);
+        let exported = exported.map_err(|error| OutboxError(format!("no artifact: {error}")))?;
+        Ok(exported.unwrap_or_else(|| RecordingArtifact::without_payload(recording)))
     }
 
     fn export(&self, recording: &RecordingRef) -> io::Result<Option<RecordingArtifact>> {
-        let stored = self
-            .catalog
+        let catalog = &self.library.catalog;
+        let stored = catalog
             .recording(&recording.recording)
             .map_err(io::Error::other)?;
         let Some(stored) = stored.filter(|stored| !stored.is_deleted()) else {
             return Ok(None);
         };
-        let Some(last) = stored.storage.last() else {
+        let capture = self.library.capture(&stored).map_err(io::Error::other)?;
+        let Some(capture) = capture else {
             return Ok(None);
         };
-        let capture = Capture::open_in_directory_with(
-            &self.segments,
-            stored.storage.number,
-            Some(last),
-            &self.keys,
-        )
-        .map_err(io::Error::other)?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self
             .folder
@@ -118,6 +98,7 @@ impl Maker {
         let (codec, sample_rate) = sound_of(&capture);
         let payload = Exported { path, file, bytes };
         Ok(Some(RecordingArtifact {
+            recording: recording.recording.clone(),
             call_id: recording.call_id.clone(),
             format: RecordingFormat::Sn3,
             payload: Arc::new(payload),

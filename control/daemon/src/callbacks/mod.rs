@@ -11,10 +11,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use trunkline_hooks::{Dispatcher, Limits, RecordingChannel, Registry, SinkCounts};
+use trunkline_config::Sink;
+use trunkline_hooks::{
+    Dispatcher, Limits, RecordingChannel, Registry, SinkCounts, recording_outbox_name,
+};
 use trunkline_link::pool::PoolReader;
-use trunkline_sinks::catalog::{CatalogHandle, CatalogOutbox, OutboxSinks};
-use trunkline_sn3::Keys;
+use trunkline_sinks::catalog::{CatalogOutbox, OutboxSinks};
+use trunkline_sinks::delivery;
+use trunkline_sinks::library::Library;
 
 use crate::ledger::Told;
 use crate::tap::{Begin, Output, Tap};
@@ -29,13 +33,32 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// The names under which ends are kept for the sinks. The no-op sinks keep nothing.
+    /// The names under which ends are kept for the sinks, those of the configuration too. The no-op
+    /// sinks keep nothing.
     #[must_use]
-    pub fn outbox_sinks(&self) -> OutboxSinks {
+    pub fn outbox_sinks(&self, configured: &[Sink]) -> OutboxSinks {
+        let configured = configured.iter();
+        let names = configured.map(|sink| recording_outbox_name(&sink.name));
+        let mut recording = self.registry.recording_outbox_names();
+        recording.extend(names);
         OutboxSinks {
             lifecycle: self.registry.lifecycle_outbox_names(),
-            recording: self.registry.recording_outbox_names(),
+            recording,
         }
+    }
+
+    /// Adds the sinks of the configuration, and has them delete their copies of what is deleted.
+    ///
+    /// # Errors
+    /// A sink cannot work, or its name is taken, in words.
+    pub fn add_configured(&mut self, sinks: &[Sink], library: &Arc<Library>) -> Result<(), String> {
+        let mut erasers = Vec::new();
+        for running in delivery::build(sinks, library)? {
+            self.registry.add_recording(&running.name, running.sink)?;
+            erasers.extend(running.eraser);
+        }
+        library.catalog.set_erasers(erasers);
+        Ok(())
     }
 }
 
@@ -66,20 +89,18 @@ impl Output for Pcm {
 }
 
 impl Callbacks {
-    /// Starts the sinks' threads. `segments` is where captures are, `folder` is for copies of
-    /// recordings that sinks read.
+    /// Starts the sinks' threads. `folder` is for copies of recordings that sinks read.
     ///
     /// # Errors
     /// The folder cannot be made, or a thread not be started.
     pub fn start(
         hooks: Hooks,
-        catalog: &CatalogHandle,
+        library: &Arc<Library>,
         catalog_file: &Path,
-        segments: &Path,
         folder: &Path,
-        keys: Arc<Keys>,
     ) -> io::Result<Self> {
-        let maker = artifact::Maker::new(catalog.clone(), segments, folder, keys)?;
+        let catalog = library.catalog.clone();
+        let maker = artifact::Maker::new(Arc::clone(library), folder)?;
         let make = Box::new(move |recording: &_| maker.make(recording));
         let outbox = CatalogOutbox::new(catalog_file, hooks.limits.finish_deadline, make);
         let dispatcher = Dispatcher::start(hooks.registry, Arc::new(outbox), hooks.limits)?;

@@ -16,6 +16,7 @@ use trunkline_hooks::{
 };
 use trunkline_sinks::catalog::{Catalog, CatalogThread, Storage};
 use trunkline_sinks::cdr::{Cdr, CdrSettings, CdrThread, Journal};
+use trunkline_sinks::library::{Library, scratch_of};
 
 const ROUTE: &str = "[[route]]\nnext = \"sip:127.0.0.1:5070\"\nrecord = true\ntenant = \"acme\"\n";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +111,7 @@ impl RecordingSink for Diary {
     ) -> Result<RecordingResult, FinishError> {
         self.note(format!("finish {}", artifact.call_id));
         match self.fails_to_finish {
-            true => Err(FinishError("the store is closed".to_owned())),
+            true => Err(FinishError::new("the store is closed")),
             false => Ok(RecordingResult::default()),
         }
     }
@@ -146,20 +147,18 @@ impl Place {
             rotate_after: Duration::ZERO,
         };
         let (journal, left) = Journal::open(&folder.join("cdr"), settings).unwrap();
-        catalog.set_sinks(hooks.outbox_sinks());
+        catalog.set_sinks(hooks.outbox_sinks(&[]));
         let catalog = CatalogThread::start(catalog, path.clone()).unwrap();
         let cdrs = CdrThread::start(journal, catalog.handle()).unwrap();
-        let segments = folder.join("segments");
+        let library = Arc::new(Library {
+            catalog: catalog.handle(),
+            segments: folder.join("segments"),
+            scratch: scratch_of(folder),
+            keys: Arc::new(trunkline_sn3::Keys::none()),
+            signer: None,
+        });
         let artifacts = folder.join("artifacts");
-        let callbacks = Callbacks::start(
-            hooks,
-            &catalog.handle(),
-            &path,
-            &segments,
-            &artifacts,
-            Arc::new(trunkline_sn3::Keys::none()),
-        )
-        .unwrap();
+        let callbacks = Callbacks::start(hooks, &library, &path, &artifacts).unwrap();
         Self {
             cdrs,
             callbacks,

@@ -158,6 +158,7 @@ struct State {
     entries: Vec<Entry>,
     results: Vec<Option<String>>,
     dead: Vec<String>,
+    put_off: Vec<(String, Duration)>,
     log: Vec<String>,
 }
 
@@ -177,6 +178,7 @@ impl Kept {
             item: TerminalItem {
                 id,
                 since: SystemTime::now(),
+                attempts: 0,
                 terminal,
             },
             done: false,
@@ -194,6 +196,10 @@ impl Kept {
 
     pub fn dead_letters(&self) -> Vec<String> {
         self.state.lock().expect("free").dead.clone()
+    }
+
+    pub fn put_off(&self) -> Vec<(String, Duration)> {
+        self.state.lock().expect("free").put_off.clone()
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -249,7 +255,15 @@ impl Outbox for Kept {
         Ok(())
     }
 
-    fn artifact(&self, recording: &RecordingRef) -> RecordingArtifact {
-        RecordingArtifact::empty(&recording.call_id)
+    fn later(&self, id: i64, why: &str, pause: Duration) -> Result<(), OutboxError> {
+        let mut state = self.state.lock().expect("free");
+        let entry = &mut state.entries[usize::try_from(id).expect("ours") - 1];
+        entry.item.attempts += 1;
+        state.put_off.push((why.to_owned(), pause));
+        Ok(())
+    }
+
+    fn artifact(&self, recording: &RecordingRef) -> Result<RecordingArtifact, OutboxError> {
+        Ok(RecordingArtifact::without_payload(recording))
     }
 }

@@ -193,7 +193,8 @@ pub(super) fn party_users(recording: &Recording) -> Vec<String> {
     users
 }
 
-fn user_of(uri: &str) -> Option<String> {
+/// The user part of a SIP URI, or the number of a tel: URI.
+pub(crate) fn user_of(uri: &str) -> Option<String> {
     let uri = uri.trim().trim_start_matches('<').trim_end_matches('>');
     let (scheme, rest) = uri.split_once(':')?;
     let user = match scheme.to_ascii_lowercase().as_str() {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod cdrs;
+mod deliveries;
 mod filter;
 mod marks;
 mod outbox;
@@ -17,11 +18,13 @@ mod thread;
 
 pub use audit::{Audit, AuditException};
 pub use cdrs::CdrFilter;
+pub use deliveries::{Delivery, DeliveryFilter, DeliveryState, Ordered, StoredCopy, Undelivered};
+pub(crate) use filter::user_of;
 pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
 pub use marks::{Decision, Mark};
 pub use outbox::{CatalogOutbox, MakeArtifact, OutboxSinks, call_meta};
 pub use rebuild::{RebuildReport, rebuild, settle};
 pub use recount::count_recording;
-pub use retention::RetentionRules;
+pub use retention::{CLASS, RetentionRule, RetentionRules};
 pub use store::{Catalog, CatalogError, Storage, StoredRecording};
-pub use thread::{CatalogHandle, CatalogThread};
+pub use thread::{CatalogHandle, CatalogThread, CopyEraser};

@@ -55,7 +55,8 @@ pub(super) fn note_recording(
     sinks: &OutboxSinks,
 ) -> Result<(), CatalogError> {
     let ends = recording.state.is_final() && recording.state != RecordingState::Deleted;
-    if sinks.recording.is_empty() || !ends {
+    // What is about to be discarded is for nobody.
+    if sinks.recording.is_empty() || !ends || recording.kept == Some(false) {
         return Ok(());
     }
     let before: Option<String> = transaction
@@ -169,7 +170,8 @@ fn system_time(at: Timestamp) -> SystemTime {
 }
 
 /// Makes the artifact of a recording.
-pub type MakeArtifact = Box<dyn Fn(&RecordingRef) -> RecordingArtifact + Send + Sync>;
+pub type MakeArtifact =
+    Box<dyn Fn(&RecordingRef) -> Result<RecordingArtifact, OutboxError> + Send + Sync>;
 
 /// The outbox, as the hooks' threads use it.
 pub struct CatalogOutbox {
@@ -224,24 +226,26 @@ impl CatalogOutbox {
 impl Outbox for CatalogOutbox {
     fn pending(&self, sink: &str, limit: usize) -> Result<Vec<TerminalItem>, OutboxError> {
         let deadline_ms = i64::try_from(self.finish_deadline.as_millis()).unwrap_or(i64::MAX);
-        let since = Timestamp::now().0.saturating_sub(deadline_ms);
+        let now = Timestamp::now().0;
+        let since = now.saturating_sub(deadline_ms);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.with(|catalog| {
             let mut query = catalog.connection().prepare_cached(
-                "SELECT id, since_ms, body FROM outbox AS own
-                 WHERE state = 'waiting' AND sink = ?1 AND (finish = 1 OR NOT EXISTS (
+                "SELECT id, since_ms, attempts, body FROM outbox AS own
+                 WHERE state = 'waiting' AND sink = ?1 AND due_ms <= ?4 AND (finish = 1 OR NOT EXISTS (
                     SELECT 1 FROM outbox AS other WHERE other.state = 'waiting'
                     AND other.call_id = own.call_id AND other.finish = 1
                     AND other.since_ms > ?2))
                  ORDER BY id LIMIT ?3",
             )?;
-            let rows = query.query_map(params![sink, since, limit], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))
+            let rows = query.query_map(params![sink, since, limit, now], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?;
-            let item = |(id, since, body): (i64, i64, String)| {
+            let item = |(id, since, attempts, body): (i64, i64, u32, String)| {
                 Ok(TerminalItem {
                     id,
                     since: system_time(Timestamp(since)),
+                    attempts,
                     terminal: serde_json::from_str(&body)?,
                 })
             };
@@ -257,7 +261,8 @@ impl Outbox for CatalogOutbox {
                 match outcome {
                     Some(outcome) => transaction
                         .prepare_cached(
-                            "UPDATE outbox SET state = 'done', outcome = ?2 WHERE id = ?1",
+                            "UPDATE outbox SET state = 'done', outcome = ?2, attempts = attempts + 1
+                             WHERE id = ?1",
                         )?
                         .execute(params![id, outcome])?,
                     None => transaction
@@ -269,18 +274,37 @@ impl Outbox for CatalogOutbox {
         })
     }
 
+    fn later(&self, id: i64, why: &str, pause: Duration) -> Result<(), OutboxError> {
+        let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        let due = Timestamp::now().0.saturating_add(pause_ms);
+        self.with(|catalog| {
+            catalog.write(|transaction, _| {
+                transaction
+                    .prepare_cached(
+                        "UPDATE outbox SET attempts = attempts + 1, due_ms = ?2, outcome = ?3
+                         WHERE id = ?1",
+                    )?
+                    .execute(params![id, due, why])?;
+                Ok(())
+            })
+        })
+    }
+
     fn dead(&self, id: i64, why: &str) -> Result<(), OutboxError> {
         self.with(|catalog| {
             catalog.write(|transaction, _| {
                 transaction
-                    .prepare_cached("UPDATE outbox SET state = 'dead', outcome = ?2 WHERE id = ?1")?
+                    .prepare_cached(
+                        "UPDATE outbox SET state = 'dead', outcome = ?2, attempts = attempts + 1
+                         WHERE id = ?1",
+                    )?
                     .execute(params![id, why])?;
                 Ok(())
             })
         })
     }
 
-    fn artifact(&self, recording: &RecordingRef) -> RecordingArtifact {
+    fn artifact(&self, recording: &RecordingRef) -> Result<RecordingArtifact, OutboxError> {
         (self.artifact)(recording)
     }
 }

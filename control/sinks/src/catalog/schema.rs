@@ -2,11 +2,12 @@
 
 use rusqlite::Connection;
 
-/// Raised when a table changes its shape. A catalog of version 1 gets what it lacks; one of another
-/// version is rebuilt.
-pub(super) const VERSION: i32 = 2;
+/// Raised when a table changes its shape. An older catalog gets what it lacks; a newer one is rebuilt.
+pub(super) const VERSION: i32 = 3;
 /// Without call detail records and outbox.
-pub(super) const VERSION_WITHOUT_CDRS: i32 = 1;
+const VERSION_WITHOUT_CDRS: i32 = 1;
+/// With an outbox that knows of one attempt only.
+const VERSION_WITHOUT_ATTEMPTS: i32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE calls (
@@ -93,8 +94,11 @@ CREATE TABLE outbox (
     state TEXT NOT NULL,
     body TEXT NOT NULL,
     outcome TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due_ms INTEGER NOT NULL DEFAULT 0,
     UNIQUE (sink, subject)
 );
+CREATE INDEX outbox_by_subject ON outbox (subject);
 CREATE INDEX outbox_by_sink ON outbox (state, sink, id);
 CREATE INDEX outbox_by_call ON outbox (call_id) WHERE state = 'waiting';
 ";
@@ -136,9 +140,23 @@ pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-pub(super) fn add_cdrs(connection: &mut Connection) -> rusqlite::Result<()> {
+const ATTEMPTS: &str = "
+ALTER TABLE outbox ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN due_ms INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX outbox_by_subject ON outbox (subject);
+";
+
+/// Gives a catalog of this version what it lacks; false where it is of no version that we know.
+pub(super) fn upgrade(connection: &mut Connection, from: i32) -> rusqlite::Result<bool> {
+    let missing = match from {
+        VERSION => return Ok(true),
+        VERSION_WITHOUT_CDRS => CDR_TABLES,
+        VERSION_WITHOUT_ATTEMPTS => ATTEMPTS,
+        _ => return Ok(false),
+    };
     let transaction = connection.transaction()?;
-    transaction.execute_batch(CDR_TABLES)?;
+    transaction.execute_batch(missing)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
+    transaction.commit()?;
+    Ok(true)
 }

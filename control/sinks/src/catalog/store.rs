@@ -104,24 +104,20 @@ impl Catalog {
         let mut connection = Connection::open(path)?;
         schema::configure_writer(&connection)?;
         let version = schema::version(&connection)?;
-        if version == schema::VERSION_WITHOUT_CDRS {
-            schema::add_cdrs(&mut connection)?;
+        if version == 0 {
+            schema::create(&mut connection)?;
+            return Ok(Some((Self::of(connection), true)));
         }
-        match version {
-            0 => schema::create(&mut connection)?,
-            schema::VERSION | schema::VERSION_WITHOUT_CDRS => {
-                // A torn file often opens; the first look at its pages tells.
-                let check: String =
-                    connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-                if check != "ok" {
-                    return Ok(None);
-                }
-                schema::add_indices(&connection)?;
-                return Ok(Some((Self::of(connection), false)));
-            }
-            _ => return Ok(None),
+        if !schema::upgrade(&mut connection, version)? {
+            return Ok(None);
         }
-        Ok(Some((Self::of(connection), true)))
+        // A torn file often opens; the first look at its pages tells.
+        let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+        if check != "ok" {
+            return Ok(None);
+        }
+        schema::add_indices(&connection)?;
+        Ok(Some((Self::of(connection), false)))
     }
 
     /// Opens the file for reading only.
@@ -263,23 +259,31 @@ impl Catalog {
         rows.map(|row| stored(row?)).collect()
     }
 
-    /// Recordings that are finished and not deleted, the oldest first, behind a place in that order.
+    /// Recordings that are finished and not deleted and meet the conditions, the oldest first, behind a
+    /// place in that order.
     ///
     /// # Errors
     /// They could not be read.
     pub(super) fn oldest_finished(
         &self,
+        conditions: &Conditions,
         after: Option<(Timestamp, u64)>,
         limit: usize,
     ) -> Result<Vec<StoredRecording>, CatalogError> {
         let (started_ms, number) = after.map_or((i64::MIN, 0), |(at, number)| (at.0, number));
-        let mut query = self.connection.prepare_cached(
+        let sql = format!(
             "SELECT number, last_segment, last_page, extents, bytes, body FROM recordings
-             WHERE state IN ('complete', 'partial', 'failed') AND (started_ms, number) > (?1, ?2)
-             ORDER BY started_ms, number LIMIT ?3",
-        )?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = query.query_map(params![started_ms, to_signed(number), limit], stored_row)?;
+             WHERE state IN ('complete', 'partial', 'failed') AND (started_ms, number) > (?, ?)
+             AND {} ORDER BY started_ms, number LIMIT {limit}",
+            conditions.clause()
+        );
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let place = [
+            Value::Integer(started_ms),
+            Value::Integer(to_signed(number)),
+        ];
+        let values = place.into_iter().chain(conditions.values.iter().cloned());
+        let rows = query.query_map(params_from_iter(values), stored_row)?;
         rows.map(|row| stored(row?)).collect()
     }
 
@@ -296,15 +300,18 @@ impl Catalog {
         rows.map(|row| stored(row?)).collect()
     }
 
-    /// Bytes of all recordings that are not deleted.
+    /// Bytes of all recordings that are not deleted and meet the conditions.
     ///
     /// # Errors
     /// They could not be read.
-    pub(super) fn kept_bytes(&self) -> Result<u64, CatalogError> {
-        let mut query = self.connection.prepare_cached(
-            "SELECT coalesce(sum(bytes), 0) FROM recordings WHERE state <> 'deleted'",
-        )?;
-        Ok(to_unsigned(query.query_row([], |row| row.get(0))?))
+    pub(super) fn kept_bytes(&self, conditions: &Conditions) -> Result<u64, CatalogError> {
+        let sql = format!(
+            "SELECT coalesce(sum(bytes), 0) FROM recordings WHERE state <> 'deleted' AND {}",
+            conditions.clause()
+        );
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let values = params_from_iter(&conditions.values);
+        Ok(to_unsigned(query.query_row(values, |row| row.get(0))?))
     }
 
     /// Hands over every call that started within a time, both ends included, in order.
@@ -407,7 +414,7 @@ const BY_ID: &str =
 pub(super) const RECORDING_NUMBERS: &str = "recording";
 
 /// The WHERE clause of a list.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Conditions {
     clauses: Vec<String>,
     pub(super) values: Vec<Value>,
@@ -462,13 +469,17 @@ impl Conditions {
         }
     }
 
+    /// All of them as one; true where there is none.
+    fn clause(&self) -> String {
+        match self.clauses.is_empty() {
+            true => "1".to_owned(),
+            false => self.clauses.join(" AND "),
+        }
+    }
+
     /// One row more than `limit`, which tells whether there is another page.
     pub(super) fn select(&self, columns: &str, table: &str, limit: usize) -> String {
-        let condition = if self.clauses.is_empty() {
-            "1"
-        } else {
-            &self.clauses.join(" AND ")
-        };
+        let condition = self.clause();
         let rows = limit + 1;
         format!(
             "SELECT {columns} FROM {table} WHERE {condition} ORDER BY started_ms DESC, id DESC LIMIT {rows}"

@@ -5,6 +5,7 @@
 //! refuses, they stay waiting; reads see them all the same.
 
 use super::cdrs::{self, CdrFilter};
+use super::deliveries::StoredCopy;
 use super::filter::{CallFilter, Cursor, Page, RecordingFilter, is_after};
 use super::marks::{Decision, Mark, Marks};
 use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
@@ -93,10 +94,35 @@ struct Shared {
     marks: Marks,
     /// Held by whoever erases.
     erasing: Mutex<()>,
+    erasers: Mutex<Vec<Arc<dyn CopyEraser>>>,
     told: Mutex<Option<Tell>>,
 }
 
-/// Called on the catalog's thread.
+/// Deletes what a sink has made of recordings on this machine.
+pub trait CopyEraser: Send + Sync {
+    /// Deletes all that the sink has of a recording; nothing is fine too. `copies` is what any sink
+    /// said of where it has put the recording.
+    ///
+    /// # Errors
+    /// Something may be left: it is asked again.
+    fn erase(&self, recording: &Recording, copies: &[StoredCopy]) -> std::io::Result<()>;
+}
+
+impl std::fmt::Debug for dyn CopyEraser {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("CopyEraser")
+    }
+}
+
+impl Shared {
+    fn tell_of_ends(&self) {
+        if let Some(tell) = &*lock(&self.told) {
+            (tell.0)();
+        }
+    }
+}
+
+/// Called when the outbox may hold something new.
 struct Tell(Box<dyn Fn() + Send>);
 
 impl std::fmt::Debug for Tell {
@@ -142,6 +168,7 @@ impl CatalogThread {
             readers: Mutex::default(),
             marks,
             erasing: Mutex::default(),
+            erasers: Mutex::default(),
             told: Mutex::default(),
         });
         let handle = CatalogHandle {
@@ -217,10 +244,8 @@ fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
                     Write::Recording(stored) => stored.recording.state.is_final(),
                     _ => false,
                 };
-                if batch.iter().any(ends)
-                    && let Some(tell) = &*lock(&shared.told)
-                {
-                    (tell.0)();
+                if batch.iter().any(ends) {
+                    shared.tell_of_ends();
                 }
             }
             Err(error) => {
@@ -311,10 +336,19 @@ impl CatalogHandle {
         })))
     }
 
-    /// Has `tell` called on the catalog's thread whenever ends were stored: the outbox may hold
-    /// something new.
+    /// Has `tell` called whenever ends were stored: the outbox may hold something new.
     pub fn when_ends_are_stored(&self, tell: Box<dyn Fn() + Send>) {
         *lock(&self.shared.told) = Some(Tell(tell));
+    }
+
+    /// The outbox may hold something new.
+    pub(super) fn tell_of_ends(&self) {
+        self.shared.tell_of_ends();
+    }
+
+    /// A connection to write by, beside the catalog's thread.
+    pub(super) fn open_beside(&self) -> Result<Catalog, CatalogError> {
+        Catalog::open_beside(&self.shared.path)
     }
 
     /// Stores a leg's final record. False when too many objects wait: it is not stored.
@@ -343,29 +377,67 @@ impl CatalogHandle {
         self.shared.marks.apply(recording);
     }
 
-    /// Erases the extents of all recordings that were deleted and are not erased yet; gives how many
-    /// recordings that were. May be repeated.
+    /// Who else has something to delete of a deleted recording.
+    pub fn set_erasers(&self, erasers: Vec<Arc<dyn CopyEraser>>) {
+        *lock(&self.shared.erasers) = erasers;
+    }
+
+    /// Erases the extents, and what sinks made on this machine, of all recordings that were deleted and
+    /// are not erased yet; gives how many recordings that were. May be repeated.
     ///
     /// # Errors
-    /// Those of the disk, and a segment that cannot be read: none of them counts as erased then, and
-    /// all are tried again when this is called again.
+    /// Those of the disk, and a segment that cannot be read: what was concerned does not count as erased
+    /// then, and is tried again when this is called again.
     pub fn erase_deleted(&self, segments: &Path) -> Result<usize, CatalogError> {
+        let due = self.erase_extents(segments)?;
+        // A directory that hangs delays nobody's extents.
+        let mut failed = None;
+        let mut erased = 0;
+        for (_, id) in &due {
+            match self.erase_copies(id) {
+                Ok(()) => {
+                    self.decide(id, Mark::Erased)?;
+                    erased += 1;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(erased), Err)
+    }
+
+    fn erase_extents(&self, segments: &Path) -> Result<Vec<(u64, String)>, CatalogError> {
         let _turn = lock(&self.shared.erasing);
         let due = self.shared.marks.to_erase();
         if due.is_empty() {
-            return Ok(0);
+            return Ok(due);
         }
         let numbers = due.iter().map(|(number, _)| *number).collect();
         let erased = erase_recordings(segments, &numbers).map_err(|source| CatalogError::Io {
             path: segments.to_owned(),
             source,
         })?;
-        for (_, id) in &due {
-            self.decide(id, Mark::Erased)?;
-        }
         let (recordings, extents, bytes) = (due.len(), erased.extents, erased.bytes);
         tracing::info!(recordings, extents, bytes, "deleted recordings are erased");
-        Ok(recordings)
+        Ok(due)
+    }
+
+    fn erase_copies(&self, id: &str) -> Result<(), CatalogError> {
+        let erasers = lock(&self.shared.erasers).clone();
+        if erasers.is_empty() {
+            return Ok(());
+        }
+        let Some(stored) = self.recording(id)? else {
+            return Ok(());
+        };
+        let copies = self.copies(id)?;
+        for eraser in &erasers {
+            let erased = eraser.erase(&stored.recording, &copies);
+            erased.map_err(|source| CatalogError::Io {
+                path: PathBuf::from(id),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// Updates the place of a recording that was stored before.

@@ -1,7 +1,7 @@
 //! One call detail record.
 
 use crate::Timestamp;
-use crate::object::{EndedBy, Recording, RecordingState, Role, Tally, Verdict};
+use crate::object::{Chain, EndedBy, Recording, RecordingState, Role, Tally, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -75,6 +75,9 @@ pub struct CdrRecording {
     /// Packets of the callee.
     #[serde(default)]
     pub callee: Tally,
+    /// Its hash chain, once all of it is on disk.
+    #[serde(default)]
+    pub chain: Option<Chain>,
 }
 
 impl From<&Recording> for CdrRecording {
@@ -86,6 +89,7 @@ impl From<&Recording> for CdrRecording {
             verdict: recording.verdict,
             caller: receipt.caller,
             callee: receipt.callee,
+            chain: receipt.chain,
         }
     }
 }

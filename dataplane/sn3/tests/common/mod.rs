@@ -203,6 +203,8 @@ pub struct Builder {
     pub writer: SegmentWriter<SimFile>,
     disk: SimDisk,
     chains: BTreeMap<u64, (u32, u32, Link)>,
+    /// Encrypts what is put.
+    pub key: Option<trunkline_sn3::cipher::DataKey>,
 }
 
 impl Builder {
@@ -213,6 +215,7 @@ impl Builder {
             writer,
             disk: disk.clone(),
             chains: BTreeMap::new(),
+            key: None,
         }
     }
 
@@ -236,6 +239,7 @@ impl Builder {
             prev_page,
             flags,
             previous_link: Some(link),
+            encryption: self.key.as_ref().map(|key| (key, 77)),
             ..Seal::default()
         };
         if !self.writer.has_room() {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use place::Place;
 use serde_json::Value;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use trunkline_rtpgen::{CallResult, CallsOptions, Hangup, Report, run_calls};
@@ -159,7 +159,7 @@ fn relayed_packets(client: &Client) -> Result<u64> {
         .with_context(|| format!("{value:?} is no count"))
 }
 
-/// Waits for a call's recording, fetches it in every form and holds it against what was sent.
+/// Waits for a call's recording and the files made of it, and holds them against what was sent.
 fn check_recording(
     client: &Client,
     place: &Place,
@@ -169,12 +169,13 @@ fn check_recording(
     let recording = finished_recording(client, &call.call_id, deadline)?;
     let id = recording["id"].as_str().context("a recording without id")?;
     let path = format!("/v1/recordings/{id}");
-    let name = format!("call-{:02}", call.call + 1);
-    let wav = client.bytes(&format!("{path}/wav"))?;
-    std::fs::write(place.sounds().join(format!("{name}.wav")), &wav)?;
-    let sn3 = client.bytes(&format!("{path}/sn3"))?;
-    std::fs::write(place.sounds().join(format!("{name}.sn3")), &sn3)?;
+    let about = delivered(place, id, deadline)?;
+    let wav = std::fs::read(about.with_extension("wav"))?;
     verify::sound(&wav, call)?;
+    if client.bytes(&format!("{path}/wav"))? != wav {
+        bail!("the WAV of the API is another than the sink's");
+    }
+    let sn3 = std::fs::read(about.with_extension("sn3"))?;
     if !sn3.starts_with(b"SN3") {
         bail!("what should be SN3 begins otherwise");
     }
@@ -184,6 +185,26 @@ fn check_recording(
         bail!("verdict {}: {receipt}", recording["verdict"]);
     }
     Ok(())
+}
+
+/// The description that the directory sink put beside a recording's files, last of them.
+fn delivered(place: &Place, id: &str, deadline: Instant) -> Result<PathBuf> {
+    let end = format!("-{id}.json");
+    loop {
+        let files = std::fs::read_dir(place.sounds());
+        let mut paths = files
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|file| file.path());
+        if let Some(found) = paths.find(|path| path.to_string_lossy().ends_with(&end)) {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("the directory sink has not delivered it");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn finished_recording(client: &Client, call_id: &str, deadline: Instant) -> Result<Value> {

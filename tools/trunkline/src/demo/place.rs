@@ -42,12 +42,11 @@ impl Place {
             http_port,
             callee_port,
         };
-        std::fs::create_dir_all(place.sounds())?;
         super::write(&place.folder.join(Self::CONFIG), &place.config_text()?)?;
         Ok(place)
     }
 
-    /// Folder of the WAV and SN3 files.
+    /// Folder of the files that the directory sink makes of recordings.
     pub(super) fn sounds(&self) -> PathBuf {
         self.folder.join("wav")
     }
@@ -59,6 +58,9 @@ impl Place {
     fn config_text(&self) -> Result<String> {
         let first = free_media_ports()?;
         let last = first + MEDIA_PORTS - 1;
+        let sounds = self.sounds();
+        let sounds = sounds.file_name().and_then(|name| name.to_str());
+        let sounds = sounds.unwrap_or_default();
         let Self {
             sip_port,
             http_port,
@@ -81,6 +83,11 @@ listen = ["udp:127.0.0.1:{sip_port}", "tcp:127.0.0.1:{sip_port}"]
 [[route]]
 next = "sip:127.0.0.1:{callee_port}"
 record = true
+
+[[sink]]
+kind = "directory"
+path = "{sounds}"
+template = "{{callee}}-{{recording}}"
 "#
         ))
     }

@@ -311,6 +311,17 @@ pub struct Sip {
     pub calls_per_second_max: Option<u32>,
     /// User parts and URNs that bypass caps and shedding.
     pub emergency: Vec<String>,
+    /// Most calls at once from one source address; `None` = no limit.
+    pub source_calls_max: Option<u32>,
+    /// Most new calls a second from one source address; `None` = no limit.
+    pub source_calls_per_second_max: Option<u32>,
+    /// A source with so many senseless requests within `ban_window_s` is ignored for `ban_s`; `None` =
+    /// nobody is.
+    pub ban_after: Option<u32>,
+    /// See `ban_after`, seconds.
+    pub ban_window_s: u32,
+    /// See `ban_after`, seconds.
+    pub ban_s: u32,
     /// Name servers that are asked for SIP host names; empty = the system's.
     pub nameservers: Vec<SocketAddr>,
 }
@@ -339,6 +350,11 @@ impl Default for Sip {
             emergency: ["112", "911", "urn:service:sos"]
                 .map(str::to_owned)
                 .to_vec(),
+            source_calls_max: None,
+            source_calls_per_second_max: None,
+            ban_after: None,
+            ban_window_s: 60,
+            ban_s: 600,
             nameservers: Vec::new(),
         }
     }

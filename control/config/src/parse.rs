@@ -441,6 +441,28 @@ fn read_sip(sip: &mut Sip, places: &mut Places, mut section: Section<'_>, report
     if let Some(item) = section.take("calls_per_second_max") {
         sip.calls_per_second_max = item.integer_u32(report, 1, 10_000_000);
     }
+    let limits = [
+        ("source_calls_max", &mut sip.source_calls_max),
+        (
+            "source_calls_per_second_max",
+            &mut sip.source_calls_per_second_max,
+        ),
+        ("ban_after", &mut sip.ban_after),
+    ];
+    for (key, limit) in limits {
+        if let Some(item) = section.take(key) {
+            *limit = item.integer_u32(report, 1, 10_000_000);
+        }
+    }
+    for (key, seconds) in [
+        ("ban_window_s", &mut sip.ban_window_s),
+        ("ban_s", &mut sip.ban_s),
+    ] {
+        let item = section.take(key);
+        if let Some(value) = item.and_then(|item| item.integer_u32(report, 1, 31_536_000)) {
+            *seconds = value;
+        }
+    }
     if let Some(texts) = section
         .take("nameservers")
         .and_then(|item| item.strings(report))

@@ -14,6 +14,7 @@ pub mod recovery;
 mod resolve;
 pub mod retention;
 pub mod run;
+mod secret;
 pub mod siprec;
 pub mod stores;
 pub mod tap;

@@ -81,6 +81,8 @@ pub struct Metrics {
     recordings_expected: AtomicU64,
     recordings_active: AtomicU64,
     sources_refused: AtomicU64,
+    sources_banned: AtomicU64,
+    banned_dropped: AtomicU64,
     messages_malformed: AtomicU64,
     dataplane_restarts: AtomicU64,
     cdrs_dropped: AtomicU64,
@@ -174,6 +176,16 @@ impl Metrics {
         for (seen, now) in self.receipt_dropped_seen.iter().zip(finished) {
             seen.fetch_max(now, Relaxed);
         }
+    }
+
+    /// Counts a source that is ignored from now on.
+    pub fn source_banned(&self) {
+        self.sources_banned.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a message of a banned source.
+    pub fn banned_dropped(&self) {
+        self.banned_dropped.fetch_add(1, Relaxed);
     }
 
     /// Counts a SIP request from a source that is not allowed.
@@ -400,6 +412,20 @@ impl Metrics {
             "trunkline_sip_sources_refused",
             help,
             read(&self.sources_refused),
+        )?;
+        let help = "Sources that were ignored for their senseless requests";
+        counter(
+            encoder,
+            "trunkline_sip_sources_banned",
+            help,
+            read(&self.sources_banned),
+        )?;
+        let help = "SIP messages of ignored sources";
+        counter(
+            encoder,
+            "trunkline_sip_banned_dropped",
+            help,
+            read(&self.banned_dropped),
         )?;
         let help = "SIP messages that could not be read";
         counter(

@@ -175,6 +175,7 @@ fn new_b2bua(
 ) -> B2bua {
     let settings = trunkline_sip::transaction::Config {
         server: crate::b2bua::headers::SERVER.to_owned(),
+        secret: crate::secret::of(&config.data_dir),
         ..trunkline_sip::transaction::Config::default()
     };
     let fits = config.calls_fitting_ports();
@@ -297,6 +298,15 @@ impl Core {
 
     fn on_incoming(&mut self, incoming: Incoming) {
         let now = Moment::now();
+        let source = match &incoming {
+            Incoming::Datagram { path, .. }
+            | Incoming::Message { path, .. }
+            | Incoming::Rejected { path, .. } => Some(path.source.ip()),
+            Incoming::SendFailed { .. } | Incoming::FlowClosed { .. } => None,
+        };
+        if source.is_some_and(|source| self.b2bua.ignores(source, &now)) {
+            return;
+        }
         self.trace_incoming(&incoming);
         let endpoint = &mut self.b2bua.endpoint;
         match incoming {

@@ -8,6 +8,8 @@ mod common;
 mod hooks;
 #[path = "b2bua/hostile.rs"]
 mod hostile;
+#[path = "b2bua/interrupted.rs"]
+mod interrupted;
 #[path = "b2bua/loops.rs"]
 mod loops;
 #[path = "b2bua/names.rs"]
@@ -20,6 +22,8 @@ mod session_id;
 mod sessions;
 #[path = "b2bua/siprec.rs"]
 mod siprec;
+#[path = "b2bua/sources.rs"]
+mod sources;
 #[path = "b2bua/targets.rs"]
 mod targets;
 #[path = "b2bua/transfer.rs"]

@@ -275,6 +275,7 @@ impl<D: Device> Worker<D> {
                 forward: None,
             };
             engine.handle_timeout(now_ns, &mut hands);
+            self.device.flush();
         }
         if self.unread.is_due(now_ns) {
             // Before: a port that is read again is no longer looked at.

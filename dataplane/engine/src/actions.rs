@@ -44,6 +44,9 @@ pub enum FrameKind {
     Rtcp,
     /// Anything else; the bytes are the whole datagram.
     Opaque,
+    /// RTP that we sent ourselves towards the other side; the bytes are the whole packet. Side is the one
+    /// that it is shown as, the RTP fields are as sent.
+    Injected,
 }
 
 /// What stands beside a captured packet's bytes. The RTP fields are 0 where there are none.

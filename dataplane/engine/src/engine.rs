@@ -40,6 +40,9 @@ pub struct Engine {
     /// Indexes of the sessions that have forks, and when the first of them reports.
     pub(crate) forking_sessions: BTreeSet<u32>,
     pub(crate) report_ns: u64,
+    /// Indexes of the flows into which digits are dialled, and when the next packet of one is due.
+    pub(crate) dialling: BTreeSet<u32>,
+    pub(crate) dial_ns: u64,
 }
 
 impl Engine {
@@ -64,6 +67,8 @@ impl Engine {
             admissions: Changed::new(limits.slots_max),
             forking_sessions: BTreeSet::new(),
             report_ns: NEVER,
+            dialling: BTreeSet::new(),
+            dial_ns: NEVER,
         }
     }
 
@@ -243,6 +248,7 @@ impl Engine {
                 self.ports[leg.slots.rtp as usize] = Port::FREE;
                 self.ports[leg.slots.rtcp as usize] = Port::FREE;
             }
+            self.dialling.remove(&index);
             self.free_flows.push(index);
         }
         Ok(())

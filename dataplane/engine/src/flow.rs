@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::dial::Dialler;
 use crate::digits::DigitWatch;
 use crate::fork::Fork;
 use crate::latch::Latch;
@@ -57,6 +58,8 @@ pub(crate) struct Leg {
     pub(crate) payloads: Vec<PayloadSpec>,
     pub(crate) streams: StreamTable,
     pub(crate) digits: DigitWatch,
+    /// What we dial towards it.
+    pub(crate) dialler: Option<Box<Dialler>>,
 }
 
 impl Leg {
@@ -73,6 +76,7 @@ impl Leg {
             payloads: Vec::with_capacity(PAYLOADS_MAX),
             streams: StreamTable::new(),
             digits: DigitWatch::default(),
+            dialler: None,
         }
     }
 

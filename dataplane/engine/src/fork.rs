@@ -14,7 +14,7 @@ use crate::actions::Actions;
 use crate::counters::Counters;
 use crate::flow::Leg;
 use crate::silence::silence;
-use crate::spec::{ForkState, ForkStats, PayloadSpec, Side};
+use crate::spec::{Codec, ForkState, ForkStats, PayloadSpec, Side};
 use crate::stream::Numbering;
 
 /// Bytes of a packet that silence may take the place of.
@@ -232,6 +232,41 @@ pub(crate) fn copy(
             at_ns: original.at_ns,
             clock_hz: original.clock_hz,
         });
+        counters.forked += 1;
+    }
+}
+
+/// Copies a packet of ours that goes into a side's stream: a recorder sees it in its place too, where it
+/// takes telephone-events of that side. The packet is as before when it returns.
+#[cold]
+pub(crate) fn inject(
+    forks: &mut [Fork],
+    side: Side,
+    packet: &mut [u8],
+    counters: &mut Counters,
+    actions: &mut impl Actions,
+) {
+    let Some(payload_type) = packet.get(1).copied() else {
+        return;
+    };
+    for fork in forks {
+        let way = &mut fork.ways[side as usize];
+        let takes = |one: &&PayloadSpec| one.codec == Codec::TelephoneEvent;
+        let to_pt = match way.payloads.is_empty() {
+            true => Some(payload_type & 0x7f),
+            false => way.payloads.iter().find(takes).map(|one| one.to_pt),
+        };
+        let runs = fork.state == ForkState::Running;
+        let (Some(destination), Some(to_pt)) = (way.destination.filter(|_| runs), to_pt) else {
+            way.withheld += 1;
+            counters.fork_withheld += 1;
+            continue;
+        };
+        packet[1] = payload_type & 0x80 | to_pt;
+        actions.forward_copy(way.slot, destination, packet);
+        packet[1] = payload_type;
+        way.packets += 1;
+        way.payload_bytes += (packet.len() - HEADER_BYTES) as u64;
         counters.forked += 1;
     }
 }

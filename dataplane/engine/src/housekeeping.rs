@@ -1,4 +1,4 @@
-//! What the engine does by time: media timeouts and candidates that gave up.
+//! What the engine does by time: media timeouts, candidates that gave up, reports of forks, digits.
 
 use crate::actions::{Actions, Event};
 use crate::engine::{Engine, NEVER};
@@ -21,12 +21,16 @@ impl Engine {
         if now_ns >= self.report_ns {
             self.report_forks(now_ns, actions);
         }
+        if now_ns >= self.dial_ns {
+            self.dial_due(now_ns, actions);
+        }
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` when there is nothing to watch.
     #[must_use]
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let due_ns = self.scan_ns.min(self.probation_ns).min(self.report_ns);
+        let due_ns = self.scan_ns.min(self.probation_ns);
+        let due_ns = due_ns.min(self.report_ns).min(self.dial_ns);
         Some(due_ns).filter(|&deadline| deadline != NEVER)
     }
 

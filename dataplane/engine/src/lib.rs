@@ -18,6 +18,7 @@
 mod actions;
 mod admission;
 mod counters;
+mod dial;
 mod digits;
 mod endpoint;
 mod engine;
@@ -44,8 +45,8 @@ pub use counters::Counters;
 pub use engine::Engine;
 pub use rate::UNREAD_NS;
 pub use spec::{
-    Codec, Continuity, DROP_REASONS, DropReason, EngineError, FORKS_MAX, ForkState, ForkStats,
-    LegFlags, LegRestore, LegSpec, Limits, MEDIA_MAX, MediaKind, MediaSpec, PAYLOADS_MAX,
-    PayloadSpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec, Side, StreamReceipt, StreamStats,
-    TAIL_ROOM_BYTES,
+    Codec, Continuity, DROP_REASONS, DigitSpec, DropReason, EngineError, FORKS_MAX, ForkState,
+    ForkStats, LegFlags, LegRestore, LegSpec, Limits, MEDIA_MAX, MediaKind, MediaSpec,
+    PAYLOADS_MAX, PayloadSpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec, Side, StreamReceipt,
+    StreamStats, TAIL_ROOM_BYTES,
 };

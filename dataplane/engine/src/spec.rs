@@ -274,6 +274,27 @@ pub enum ForkState {
     Silenced,
 }
 
+/// A digit to be dialled towards a side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigitSpec {
+    /// Session.
+    pub session: u64,
+    /// m-line index.
+    pub media: u8,
+    /// Side that is to hear it.
+    pub to: Side,
+    /// Payload type by which that side takes telephone-events, 0..=127.
+    pub payload_type: u8,
+    /// Its clock rate, Hz; that of the audio beside it (RFC 4733 section 2.2).
+    pub clock_hz: u32,
+    /// Event code, 0 to 15.
+    pub event: u8,
+    /// How long it lasts.
+    pub duration_ms: u16,
+    /// SSRC to use where the other side sends nothing that it could be put into.
+    pub ssrc: u32,
+}
+
 /// What a fork has sent of one side of one m-line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForkStats {

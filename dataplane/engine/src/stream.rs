@@ -214,15 +214,13 @@ impl Stream {
         let next_sequence = (highest as u16)
             .wrapping_add(self.numbering.sequence_offset)
             .wrapping_add(1);
-        let elapsed = self
-            .payload
-            .clock
-            .ticks(now_ns.saturating_sub(self.timestamp_ns))
-            .max(1);
-        let next_timestamp = self
-            .timestamp
-            .wrapping_add(self.numbering.timestamp_offset)
-            .wrapping_add(elapsed as u32);
+        let shown = self.timestamp.wrapping_add(self.numbering.timestamp_offset);
+        let now = self.shown_timestamp(now_ns);
+        let next_timestamp = if now == shown {
+            now.wrapping_add(1)
+        } else {
+            now
+        };
         let next_extended = self
             .tracker
             .highest_reported()
@@ -237,6 +235,14 @@ impl Stream {
             extended_offset: next_extended.wrapping_sub(u32::from(header.sequence)),
             changed: true,
         }
+    }
+
+    /// The timestamp that the far end would see on a packet of this moment.
+    pub(crate) fn shown_timestamp(&self, now_ns: u64) -> u32 {
+        let elapsed_ns = now_ns.saturating_sub(self.timestamp_ns);
+        self.timestamp
+            .wrapping_add(self.numbering.timestamp_offset)
+            .wrapping_add(self.payload.clock.ticks(elapsed_ns) as u32)
     }
 
     fn find_payload(&mut self, payloads: &[PayloadSpec], payload_type: u8) {
@@ -323,6 +329,21 @@ impl StreamTable {
     /// The stream heard last.
     pub(crate) fn current(&self) -> Option<&Stream> {
         self.streams.get(self.current)
+    }
+
+    /// Takes the next number of the current stream for a packet of ours: what is received after it is
+    /// counted on. Gives the SSRC and the number, as the far end sees them; `None` = nothing was heard.
+    pub(crate) fn put_in(&mut self) -> Option<(u32, u16)> {
+        let stream = self.streams.get_mut(self.current)?;
+        let numbering = &mut stream.numbering;
+        numbering.sequence_offset = numbering.sequence_offset.wrapping_add(1);
+        numbering.extended_offset = numbering.extended_offset.wrapping_add(1);
+        numbering.changed = true;
+        let highest = stream.tracker.highest() as u16;
+        Some((
+            numbering.ssrc,
+            highest.wrapping_add(numbering.sequence_offset),
+        ))
     }
 
     /// Packets come from another source from here on.

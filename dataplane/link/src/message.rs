@@ -205,6 +205,27 @@ pub struct RecordingStart {
     pub open_fact: Vec<u8>,
 }
 
+/// A digit to be dialled towards a side by telephone-event packets (RFC 4733).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigitSend {
+    /// Session.
+    pub session: u64,
+    /// m-line index.
+    pub media: u8,
+    /// Side that is to hear it.
+    pub to: Side,
+    /// Payload type by which that side takes telephone-events, 0..=127.
+    pub pt: u8,
+    /// Its clock rate, Hz.
+    pub clock_hz: u32,
+    /// Event code, 0 to 15.
+    pub event: u8,
+    /// How long it lasts.
+    pub duration_ms: u16,
+    /// SSRC to use where the other side sends nothing that it could be put into.
+    pub ssrc: u32,
+}
+
 /// Commands from control.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -246,6 +267,9 @@ pub enum Command {
     },
     /// End a fork; its target session stays. Either session's end ends it too. Answer: `Done`.
     ForkStop { session: u64, target: u64 },
+    /// Dial a digit towards a side, after those that were given before. Answer: `Done` once it waits
+    /// for its turn; `NoCapacity` when too many do.
+    DigitSend(DigitSend),
     /// Send a `SnapshotSession` for every live session, then `SnapshotEnd`.
     Snapshot,
     /// Stop accepting `SessionOpen` for new sessions.

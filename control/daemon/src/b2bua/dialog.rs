@@ -105,7 +105,10 @@ impl B2bua {
             }
             Method::Invite | Method::Update => self.on_reoffer(call, side, tx, request, now),
             Method::Info | Method::Message | Method::Refer | Method::Notify => {
-                self.note_info(call, side, &request, now);
+                let digit = self.note_info(call, side, &request, now);
+                if digit.is_some_and(|digit| self.dial_instead(call, side, digit)) {
+                    return self.reply(call, side, tx, &request, 200, now);
+                }
                 self.pass(call, side, tx, request, false, now);
             }
             Method::Options => {

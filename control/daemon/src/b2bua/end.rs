@@ -369,6 +369,9 @@ impl B2bua {
         if !call.announced {
             call.announced = true;
             self.active = self.active.saturating_sub(1);
+            if let Some(source) = call.source {
+                self.sources.call_over(source);
+            }
             let answered = call.was_answered();
             let (state, kind) = if answered {
                 (CallState::Ended, EventKind::CallEnded)

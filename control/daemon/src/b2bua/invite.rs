@@ -45,6 +45,9 @@ impl B2bua {
             });
             return;
         }
+        if !matches!(request.method, Method::Invite | Method::Options) {
+            self.note_senseless(path, now);
+        }
         match request.method {
             Method::Invite => self.on_invite(tx, request, path, now),
             Method::Options => self.on_options(tx, &request, now),
@@ -56,6 +59,15 @@ impl B2bua {
             Method::Refer => self.respond_plain(tx, &request, 403, now),
             Method::Notify => self.respond_plain(tx, &request, 481, now),
             _ => self.respond_with(tx, &request, 405, &[("Allow", ALLOW)], now),
+        }
+    }
+
+    /// A source asked for what nobody who knows us would ask for.
+    fn note_senseless(&mut self, path: Path, now: &Moment) {
+        let sip = &self.config.sip;
+        if self.sources.refused(path.source.ip(), sip, now.instant) {
+            self.metrics.source_banned();
+            tracing::warn!(source = %path.source.ip(), seconds = sip.ban_s, "a source is ignored: too many senseless requests");
         }
     }
 
@@ -88,6 +100,9 @@ impl B2bua {
             }
             Err(refused) => {
                 let status = refused.0;
+                if matches!(status, 400 | 404 | 416 | 420 | 482 | 483) {
+                    self.note_senseless(path, now);
+                }
                 self.ledger.refused(&request, path, status, now);
                 self.metrics.call_ended(match status {
                     404 => CallResult::NoRoute,
@@ -136,11 +151,11 @@ impl B2bua {
                 )
             })?)
         };
-        self.check_limits(request, now)?;
+        self.check_limits(request, path, now)?;
         Ok((route, groups, offer))
     }
 
-    fn check_limits(&mut self, request: &Request, now: &Moment) -> Result<(), Refused> {
+    fn check_limits(&mut self, request: &Request, path: Path, now: &Moment) -> Result<(), Refused> {
         let retry = || vec![("Retry-After", RETRY_AFTER_S.to_owned())];
         if self.refuses_calls() {
             return Err((503, retry()));
@@ -156,6 +171,11 @@ impl B2bua {
         }
         if self.calls_active() >= self.calls_max as usize {
             return Err((503, retry()));
+        }
+        // One source's share; Retry-After speaks of all of us.
+        let sip = &self.config.sip;
+        if !self.sources.admits(path.source.ip(), sip, now.instant) {
+            return Err((503, Vec::new()));
         }
         if let Some(limit) = self.config.sip.calls_per_second_max {
             let (start, count) = match self.rate {
@@ -227,6 +247,8 @@ impl B2bua {
         self.own_server(&mut call, tx);
         self.ids.insert(call.object.id.clone(), key);
         self.active += 1;
+        self.sources.call_began(path.source.ip(), now.instant);
+        call.source = Some(path.source.ip());
         if let Some(invitation) = &call.invitation {
             self.ledger
                 .invited_in(&call, &invitation.request, path, now);

@@ -34,6 +34,7 @@ mod reoffer;
 mod response;
 pub(crate) mod session;
 mod session_id;
+mod sources;
 mod targets;
 mod transfer;
 
@@ -57,6 +58,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::siprec::client::Client;
 use loops::Loops;
+use sources::Sources;
 
 pub use link_events::RecoveredPlace;
 
@@ -191,6 +193,7 @@ pub struct B2bua {
     /// Signs the receipts of finished recordings.
     signer: Option<Arc<Signer>>,
     loops: Loops,
+    sources: Sources,
 }
 
 impl B2bua {
@@ -246,6 +249,7 @@ impl B2bua {
             siprec: Client::default(),
             signer: None,
             loops: Loops::default(),
+            sources: Sources::default(),
         }
     }
 
@@ -269,6 +273,16 @@ impl B2bua {
     /// Host names to look up; answer with [`Self::looked_up`].
     pub fn take_lookups(&mut self) -> Vec<Lookup> {
         std::mem::take(&mut self.lookups)
+    }
+
+    /// Whether messages of a source are to be dropped unread; they are counted.
+    pub fn ignores(&mut self, source: std::net::IpAddr, now: &Moment) -> bool {
+        let ignored =
+            self.config.sip.ban_after.is_some() && self.sources.is_banned(source, now.instant);
+        if ignored {
+            self.metrics.banned_dropped();
+        }
+        ignored
     }
 
     /// Calls that are not over.

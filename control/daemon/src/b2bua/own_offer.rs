@@ -19,8 +19,17 @@ use crate::clock::Moment;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// Until a request of others is out of the way.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest wait that a refusal may ask for.
+const RETRY_AFTER_MAX_S: u64 = 10;
 /// So often an offer is tried.
 const TRIES_MAX: u8 = 8;
+
+/// When a refused request may be made again, where that is soon.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers.get("Retry-After")?;
+    let seconds: u64 = value.split([';', ' ', '(']).next()?.trim().parse().ok()?;
+    (seconds <= RETRY_AFTER_MAX_S).then(|| Duration::from_secs(seconds))
+}
 
 impl B2bua {
     /// Offers a description to a side.
@@ -140,13 +149,15 @@ impl B2bua {
             return;
         };
         self.clients.remove(&tx);
-        if response.status == 491 {
-            offer.client = None;
-            let wait = call.legs[to as usize]
-                .dialog
-                .as_ref()
-                .map_or(RETRY, |dialog| dialog.glare_delay(&mut rand::rng()));
-            offer.due = now.instant + wait;
+        let dialog = call.legs[to as usize].dialog.as_ref();
+        let wait = match response.status {
+            491 => Some(dialog.map_or(RETRY, |dialog| dialog.glare_delay(&mut rand::rng()))),
+            // It has an INVITE to answer first (RFC 3261 section 14.2): of ours, from before a restart.
+            500 => retry_after(&response).map(|wait| wait.max(RETRY)),
+            _ => None,
+        };
+        if let Some(wait) = wait {
+            (offer.client, offer.due) = (None, now.instant + wait);
             return;
         }
         if response.is_success() {

@@ -130,6 +130,10 @@ impl B2bua {
             dialog.handle_response(&response);
         }
         session_id::share(call);
+        if self.dial_refused(call, passage.from, &passage.request, response.status) {
+            let (from, server) = (passage.from, passage.server);
+            return self.reply(call, from, server, &passage.request, 200, now);
+        }
         let mut ours = self.dialog_response(call, passage.from, &passage.request, response.status);
         ours.reason.clone_from(&response.reason);
         headers::cross_response(&response, &mut ours, &call.route);

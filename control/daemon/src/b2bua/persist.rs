@@ -10,6 +10,7 @@ use trunkline_sip::message::Uri;
 use trunkline_sip::transaction::{FlowId, Transport};
 
 use super::B2bua;
+use super::transfer::Transfers;
 use crate::call::media::Media;
 use crate::call::negotiation::{Negotiation, Saved as SavedNegotiation};
 use crate::call::recording::{Phase as Capture, Recording};
@@ -19,13 +20,15 @@ use crate::clock::Moment;
 
 /// Version of the record's layout; another one is not read.
 const VERSION: u8 = 3;
+/// Requests that a dialog may have sent since its call was saved last: their numbers are not used again.
+pub(super) const SKIPPED_REQUESTS: u32 = 100;
 /// Level of compression: the record is small, the time counts.
 const LEVEL: u8 = 3;
 /// A record never unpacks to more than this.
 const UNPACKED_MAX: usize = 256 * 1024;
 
 #[derive(Serialize, Deserialize)]
-struct SavedLeg {
+pub(super) struct SavedLeg {
     dialog: Dialog,
     transport: Transport,
     flow: Option<FlowId>,
@@ -35,6 +38,12 @@ struct SavedLeg {
     over: bool,
     session: Option<SessionTerms>,
     takes_update: bool,
+    #[serde(default = "yes")]
+    takes_info: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,6 +61,8 @@ struct SavedCall {
     parties: Vec<Party>,
     shown: [usize; 2],
     private: [bool; 2],
+    #[serde(default, skip_serializing_if = "Transfers::is_empty")]
+    transfers: Transfers,
 }
 
 impl B2bua {
@@ -110,16 +121,7 @@ impl B2bua {
             // Told to the former control's dataplane already: only remembered here.
             let _ = media.leg_command(update);
         }
-        let legs = saved.legs.map(|leg| {
-            let flow = leg.flow.filter(|_| leg.transport == Transport::Udp);
-            Leg {
-                dialog: Some(leg.dialog),
-                over: leg.over,
-                session: leg.session.map(|one| SessionTimer::start(now.instant, one)),
-                takes_update: leg.takes_update,
-                ..Leg::new(leg.transport, flow, leg.local, leg.remote, leg.contact)
-            }
-        });
+        let legs = saved.legs.map(|leg| leg.restored(now));
         for (side, leg) in Side::BOTH.into_iter().zip(&legs) {
             self.dialogs
                 .extend(leg.dialog.as_ref().map(|dialog| (dialog.id(), (key, side))));
@@ -145,10 +147,15 @@ impl B2bua {
             private: saved.private,
             ..Call::new(key, saved.object, route, legs, media, negotiation)
         });
+        let source = call.leg(Side::Caller).remote.ip();
+        self.sources.call_began(source, now.instant);
+        call.source = Some(source);
         self.ledger.resume(&call, now);
         self.restore_recordings(&mut call, session.recording, session.phase, now);
         if saved.ending {
             self.resume_ending(&mut call, now);
+        } else {
+            self.resume_transfers(&mut call, saved.transfers, now);
         }
         self.settle(call, now);
         true
@@ -222,10 +229,10 @@ impl B2bua {
     }
 }
 
-fn saved_call(call: &Call) -> Option<SavedCall> {
-    let leg = |side: Side| {
-        let leg = call.leg(side);
-        Some(SavedLeg {
+impl SavedLeg {
+    /// Of a leg with a dialog.
+    pub(super) fn of(leg: &Leg) -> Option<Self> {
+        Some(Self {
             dialog: leg.dialog.clone()?,
             transport: leg.transport,
             flow: leg.flow,
@@ -235,8 +242,30 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
             over: leg.over,
             session: leg.session.as_ref().map(SessionTimer::terms),
             takes_update: leg.takes_update,
+            takes_info: leg.takes_info,
         })
-    };
+    }
+
+    /// The leg again. A connection of the former process is no more.
+    pub(super) fn restored(self, now: &Moment) -> Leg {
+        let flow = self.flow.filter(|_| self.transport == Transport::Udp);
+        let mut dialog = self.dialog;
+        dialog.skip_requests(SKIPPED_REQUESTS);
+        Leg {
+            dialog: Some(dialog),
+            over: self.over,
+            session: self
+                .session
+                .map(|one| SessionTimer::start(now.instant, one)),
+            takes_update: self.takes_update,
+            takes_info: self.takes_info,
+            ..Leg::new(self.transport, flow, self.local, self.remote, self.contact)
+        }
+    }
+}
+
+fn saved_call(call: &Call) -> Option<SavedCall> {
+    let leg = |side: Side| SavedLeg::of(call.leg(side));
     Some(SavedCall {
         object: call.object.clone(),
         route: call.route.name.clone(),
@@ -251,6 +280,7 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
         parties: call.parties.clone(),
         shown: call.shown,
         private: call.private,
+        transfers: Transfers::of(call),
     })
 }
 

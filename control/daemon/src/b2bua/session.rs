@@ -48,6 +48,7 @@ pub(crate) fn propose(leg: &Leg, request: &mut Request) {
 fn note_methods(leg: &mut Leg, headers: &Headers) {
     if let Some(methods) = headers.allow() {
         leg.takes_update = methods.contains(&Method::Update);
+        leg.takes_info = methods.contains(&Method::Info);
     }
 }
 

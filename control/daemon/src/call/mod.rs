@@ -76,6 +76,8 @@ pub struct Leg {
     pub session_policy: SessionPolicy,
     /// Its peer takes UPDATE.
     pub takes_update: bool,
+    /// Nothing says that its peer does not take digits by INFO.
+    pub takes_info: bool,
     /// A re-INVITE of its peer's whose 2xx is not acknowledged yet.
     pub unacknowledged: Option<ServerTx>,
 }
@@ -105,6 +107,7 @@ impl Leg {
             session: None,
             session_policy: SessionPolicy::default(),
             takes_update: false,
+            takes_info: true,
             unacknowledged: None,
         }
     }
@@ -358,8 +361,12 @@ pub struct Call {
     pub own_offer: Option<OwnOffer>,
     /// The call whose attended transfer is about to take a party of this one.
     pub consulted_by: Option<u64>,
+    /// Which side that party has here.
+    pub consulted_side: Side,
     /// How many targets are rung at once.
     pub at_once: usize,
+    /// Whose limits it counts against.
+    pub source: Option<std::net::IpAddr>,
     /// Which sides asked that their identity stays in the trust domain.
     pub private: [bool; 2],
 }
@@ -412,7 +419,9 @@ impl Call {
             departing: Vec::new(),
             own_offer: None,
             consulted_by: None,
+            consulted_side: Side::Callee,
             at_once: 1,
+            source: None,
             private: [false; 2],
         }
     }

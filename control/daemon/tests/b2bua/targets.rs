@@ -2,6 +2,7 @@
 //! policy, codecs, in virtual time.
 
 use crate::common::{World, sdp};
+use trunkline_link::message::{Command, DigitSend, Side};
 use trunkline_sinks::object::CallState;
 use trunkline_sip::message::Method;
 
@@ -452,4 +453,89 @@ fn digits_are_told_and_reach_a_party_without_telephone_event_by_info() {
         world.events().iter().filter(|one| **one == "dtmf").count(),
         2
     );
+}
+
+fn info(world: &mut World, key: &str) -> u16 {
+    let body = format!("Signal={key}\r\nDuration=120\r\n");
+    let (kind, now) = ("application/dtmf-relay", world.now());
+    let sent = world
+        .alice
+        .request_with(Method::Info, &[], (kind, &body), now);
+    world.run(100);
+    *world.alice.statuses(sent).last().unwrap()
+}
+
+fn dialled(world: &World) -> Vec<DigitSend> {
+    let commands = world.dataplane.commands.iter();
+    let digits = commands.filter_map(|command| match command {
+        Command::DigitSend(digit) => Some(*digit),
+        _ => None,
+    });
+    digits.collect()
+}
+
+#[test]
+fn digits_by_info_reach_a_party_that_takes_no_info_as_telephone_events() {
+    // Its Allow says so, or its refusal does.
+    for says in [true, false] {
+        let mut world = World::new(IN_ORDER);
+        let alice = call(&mut world);
+        let invite = world.bob.take_invite().unwrap();
+        let answer = sdp("127.0.0.1", 7000).replace("101", "97");
+        let allow = [("Allow", "INVITE, ACK, BYE, CANCEL")];
+        let allow = if says { &allow[..] } else { &[] };
+        world.bob.info_status = 415;
+        let now = world.now();
+        world
+            .bob
+            .respond_with(&invite, 200, Some(&answer), allow, now);
+        world.run(50);
+        world.alice.ack(alice, world.now());
+        world.run(50);
+        assert_eq!(info(&mut world, "5"), 200);
+        assert_eq!(info(&mut world, "#"), 200);
+        let digits = dialled(&world);
+        let events: Vec<(u8, u16)> = digits
+            .iter()
+            .map(|one| (one.event, one.duration_ms))
+            .collect();
+        assert_eq!(events, [(5, 120), (11, 120)]);
+        assert!(digits.iter().all(|one| {
+            (one.to, one.media, one.pt, one.clock_hz) == (Side::Callee, 0, 97, 8000)
+        }));
+        let infos = world.bob.requests.iter();
+        let infos = infos.filter(|one| one.method == Method::Info).count();
+        assert_eq!(infos, usize::from(!says), "it is asked once at most");
+        let told = world.events();
+        assert_eq!(told.iter().filter(|one| **one == "dtmf").count(), 2);
+    }
+}
+
+#[test]
+fn a_party_that_takes_info_gets_the_digit_as_it_was_sent() {
+    let mut world = World::new(IN_ORDER);
+    world.establish();
+    assert_eq!(info(&mut world, "5"), 200);
+    assert!(dialled(&world).is_empty());
+    let info_heard = world.bob.requests.last().unwrap();
+    assert_eq!(info_heard.body, b"Signal=5\r\nDuration=120\r\n");
+    // A refusal that says nothing of INFO is passed back.
+    world.bob.info_status = 500;
+    assert_eq!(info(&mut world, "6"), 500);
+    assert!(dialled(&world).is_empty());
+}
+
+#[test]
+fn where_neither_is_taken_the_refusal_is_passed_back() {
+    let mut world = World::new(IN_ORDER);
+    let alice = call(&mut world);
+    let invite = world.bob.take_invite().unwrap();
+    let answer = sdp("127.0.0.1", 7000).replace("AVP 0 101", "AVP 0");
+    world.bob.info_status = 415;
+    world.bob.respond(&invite, 200, Some(&answer), world.now());
+    world.run(50);
+    world.alice.ack(alice, world.now());
+    world.run(50);
+    assert_eq!(info(&mut world, "5"), 415);
+    assert!(dialled(&world).is_empty());
 }

@@ -42,6 +42,8 @@ pub struct Agent {
     pub auto_prack: bool,
     /// It answers UPDATE with a session of so many seconds that the sender refreshes.
     pub refreshes_for: Option<u32>,
+    /// What it answers to INFO.
+    pub info_status: u16,
     /// Its UUID in Session-ID when it answers.
     pub uuid: Option<&'static str>,
     /// Other requests that came in.
@@ -80,6 +82,7 @@ impl Agent {
             requests: Vec::new(),
             auto_prack: false,
             refreshes_for: None,
+            info_status: 200,
             uuid: None,
             name,
             dialog: None,
@@ -189,11 +192,25 @@ impl Agent {
 
     /// A request inside the dialog; its responses are under the index returned.
     pub fn request(&mut self, method: Method, headers: &[(&str, &str)], now: Instant) -> usize {
+        self.request_with(method, headers, ("", ""), now)
+    }
+
+    /// The same with a body: its type and text.
+    pub fn request_with(
+        &mut self,
+        method: Method,
+        headers: &[(&str, &str)],
+        (kind, body): (&str, &str),
+        now: Instant,
+    ) -> usize {
         let mut request = self.dialog.as_mut().unwrap().request(method).unwrap();
         for (name, value) in headers {
             request.headers.set(name, value);
         }
-        request.set_content_length();
+        match body {
+            "" => request.set_content_length(),
+            body => request.set_body(kind, body),
+        }
         self.send(request, super::US.parse().unwrap(), now)
     }
 
@@ -403,7 +420,10 @@ impl Agent {
             if let Some(dialog) = &mut self.dialog
                 && let Err(refusal) = dialog.receive(&request)
             {
-                let response = dialog.response(&request, refusal.status);
+                let mut response = dialog.response(&request, refusal.status);
+                if let Some(seconds) = refusal.retry_after_s {
+                    response.headers.set("Retry-After", seconds.to_string());
+                }
                 let _ = self.endpoint.respond(now, tx, response);
                 return;
             }
@@ -420,9 +440,13 @@ impl Agent {
                 .into_owned();
         }
         self.requests.push(request.clone());
+        let status = match request.method {
+            Method::Info => self.info_status,
+            _ => 200,
+        };
         let mut response = match &self.dialog {
-            Some(dialog) => dialog.response(&request, 200),
-            None => Response::to(&request, 200),
+            Some(dialog) => dialog.response(&request, status),
+            None => Response::to(&request, status),
         };
         if let (Some(seconds), Method::Update) = (self.refreshes_for, &request.method) {
             let value = format!("{seconds};refresher=uac");

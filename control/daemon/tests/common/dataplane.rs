@@ -193,7 +193,7 @@ impl Dataplane {
             Command::RecordingPause { .. } => Some(RecordingPhase::Paused),
             Command::RecordingResume { .. } => Some(RecordingPhase::Running),
             Command::RecordingStop { .. } => Some(RecordingPhase::Stopped),
-            Command::RecordingFact { .. } | Command::Drain => None,
+            Command::RecordingFact { .. } | Command::DigitSend(_) | Command::Drain => None,
             Command::RecordingFinish { session, recording } => {
                 events.push(Event::Done { request });
                 let told = if self.holds_closed {

@@ -80,6 +80,7 @@ pub fn sdp(address: &str, port: u16) -> String {
 
 fn new_b2bua(config: &Arc<Config>, hub: &EventHub, seed: u64) -> B2bua {
     let settings = transaction::Config {
+        secret: Some(5),
         seed: Some(seed),
         ..transaction::Config::default()
     };
@@ -225,6 +226,9 @@ impl World {
         };
         if let Some(agent) = self.agents().into_iter().find(|one| one.address == to) {
             return agent.receive(path, bytes, now.instant);
+        }
+        if self.b2bua.ignores(from.ip(), &now) {
+            return;
         }
         self.b2bua
             .endpoint

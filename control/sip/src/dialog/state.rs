@@ -355,6 +355,11 @@ impl Dialog {
         Ok(request)
     }
 
+    /// Leaves so many numbers out: requests of a former life of the dialog may have used them.
+    pub fn skip_requests(&mut self, count: u32) {
+        self.local_seq = self.local_seq.saturating_add(count).min(CSEQ_MAX);
+    }
+
     /// The ACK of the 2xx to our INVITE with this CSeq number. Works in every state, so that a
     /// 2xx that lost its race is acknowledged too.
     pub fn ack(&self, cseq: u32) -> Request {

@@ -55,7 +55,7 @@ impl Endpoint {
             None => StdRng::from_os_rng(),
         };
         Endpoint {
-            secret: random.random(),
+            secret: config.secret.unwrap_or_else(|| random.random()),
             config,
             random,
             last_id: 0,

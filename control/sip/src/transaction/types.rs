@@ -212,6 +212,9 @@ pub struct Config {
     pub retry_after_s: u32,
     /// Value of the Server header of responses the layer makes itself; none when empty.
     pub server: String,
+    /// By which requests of ours are known again ([`Endpoint::made`](super::Endpoint::made)); the same
+    /// over restarts, if those of a former life are to be. `None` makes one.
+    pub secret: Option<u64>,
     /// Seed of branches and tags; `None` takes the system's randomness.
     pub seed: Option<u64>,
 }
@@ -223,6 +226,7 @@ impl Default for Config {
             transactions_max: 100_000,
             retry_after_s: 5,
             server: String::new(),
+            secret: None,
             seed: None,
         }
     }

@@ -89,6 +89,10 @@ impl Conductor {
             Command::RecordingFinish { recording, .. } => {
                 self.finish_recording(Some(reply), recording, now_ns)
             }
+            Command::DigitSend(digit) => self.live_session(digit.session).map(|worker| {
+                let request = self.ask(Some(reply), Wanted::Plain, now_ns);
+                self.workers[worker].send(WorkerCommand::Dial { request, digit });
+            }),
             Command::ForkStart { session, target } => {
                 self.fork(reply, session, target, now_ns, |request| {
                     let clock = clock_triple();

@@ -21,6 +21,8 @@ const FINISH_PATIENCE_NS: u64 = 5_000_000_000;
 
 /// Bytes of one event in a telephone-event payload (RFC 4733 section 2.3); the first says which.
 const EVENT_BYTES: usize = 4;
+/// Bytes of an RTP header of ours.
+const RTP_HEADER_BYTES: usize = 12;
 /// Stands in place of a masked event: no event has this number.
 const MASKED_EVENT: u8 = 255;
 /// What is kept of a masked payload at most: 16 events.
@@ -234,7 +236,12 @@ impl Capture {
         let mut masked = [0u8; MASKED_BYTES_MAX];
         let length = bytes.len().min(MASKED_BYTES_MAX);
         masked[..length].copy_from_slice(&bytes[..length]);
-        for event in masked.iter_mut().step_by(EVENT_BYTES) {
+        // A packet of ours is kept whole: its events come after the header.
+        let header = match meta.kind {
+            Kind::Injected => RTP_HEADER_BYTES,
+            _ => 0,
+        };
+        for event in masked.iter_mut().skip(header).step_by(EVENT_BYTES) {
             *event = MASKED_EVENT;
         }
         self.packet_elsewhere(tap, &head, &masked[..length])
@@ -509,7 +516,11 @@ fn frame_head(meta: &FrameMeta, origin_ns: u64) -> FrameHead {
     let kind = match meta.kind {
         Kind::Rtp => FrameKind::Rtp,
         Kind::Rtcp => FrameKind::Rtcp,
-        Kind::Opaque => FrameKind::Opaque,
+        Kind::Opaque | Kind::Injected => FrameKind::Opaque,
+    };
+    let injected = match meta.kind {
+        Kind::Injected => flags::INJECTED,
+        _ => 0,
     };
     let duplicate = if meta.duplicate { flags::DUPLICATE } else { 0 };
     let late = if meta.late { flags::LATE } else { 0 };
@@ -520,7 +531,7 @@ fn frame_head(meta: &FrameMeta, origin_ns: u64) -> FrameHead {
         ssrc: meta.ssrc,
         pt: meta.payload_type,
         marker: meta.marker,
-        flags: duplicate | late,
+        flags: duplicate | late | injected,
         seq: meta.sequence,
         seq_cycles: meta.sequence_cycles,
         rtp_ts: meta.timestamp,

@@ -9,7 +9,7 @@ use trunkline_link::message::{FailReason, LegUpdate};
 use super::message::{
     MediaInstall, PortSocket, SessionInstall, SocketInstall, WorkerCommand, WorkerEvent,
 };
-use super::translate::{fail_reason, leg, media_kind};
+use super::translate::{digit_spec, fail_reason, leg, media_kind};
 use super::{Session, Worker};
 
 impl<D: Device> Worker<D> {
@@ -75,6 +75,10 @@ impl<D: Device> Worker<D> {
             WorkerCommand::RecordingFinish { request, recording } => {
                 let result = self.on_recording_finish(now_ns, recording);
                 self.answer(request, result);
+            }
+            WorkerCommand::Dial { request, digit } => {
+                let dialled = self.engine.dial(now_ns, &digit_spec(&digit));
+                self.answer(request, dialled.map_err(fail_reason));
             }
             WorkerCommand::ForkStart {
                 request,

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::ArrayQueue;
 use trunkline_link::doorbell::Doorbell;
 use trunkline_link::message::{
-    Continuity, FactKind, FailReason, ForkState, ForkStream, LegUpdate, MediaKind, RecordingPhase,
-    Side, StreamReceipt,
+    Continuity, DigitSend, FactKind, FailReason, ForkState, ForkStream, LegUpdate, MediaKind,
+    RecordingPhase, Side, StreamReceipt,
 };
 use trunkline_sn3::record::ClockTriple;
 
@@ -142,6 +142,8 @@ pub enum WorkerCommand {
     /// Hand over what is left of a recording (stopped first if it is not). Answer: `Done`; the
     /// recorder then gets [`crate::recorder::message::Closed::Finish`].
     RecordingFinish { request: u64, recording: u64 },
+    /// Dial a digit towards a side. Answer: `Done` once it waits for its turn.
+    Dial { request: u64, digit: DigitSend },
     /// Start a fork, or tell one of new m-lines. `unix_offset_ns`: CLOCK_REALTIME minus
     /// CLOCK_MONOTONIC. Answer: `Done`.
     ForkStart {

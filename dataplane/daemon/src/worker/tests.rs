@@ -8,8 +8,8 @@ use crossbeam::queue::ArrayQueue;
 use trunkline_device::Config;
 use trunkline_link::counters::{Counters, WorkerCounter};
 use trunkline_link::message::{
-    CodecId, DropReason, FactKind, FailReason, MediaKind, RecordingPhase, Side, StreamReceipt,
-    leg_flags,
+    CodecId, DigitSend, DropReason, FactKind, FailReason, MediaKind, RecordingPhase, Side,
+    StreamReceipt, leg_flags,
 };
 use trunkline_sn3::record::{ClockTriple, DropRecord};
 use trunkline_sn3::{FrameKind, flags};
@@ -149,6 +149,49 @@ fn masked_keys_are_relayed_and_never_recorded() {
                 .any(|&event| event == packet.head.seq as u8);
             assert_eq!(said, !masked, "{:?}", packet.payload);
         }
+    }
+}
+
+#[test]
+fn a_digit_of_ours_leaves_and_is_recorded_as_played_and_masked_where_keys_are() {
+    for masks in [false, true] {
+        let mut bench = Bench::new(8, 1024);
+        bench.worker.capture.mask_events = masks;
+        bench.set_up();
+        bench.start_recording();
+        bench.talk(0, 3, 160);
+        let digit = DigitSend {
+            session: SESSION,
+            media: 0,
+            to: Side::Callee,
+            pt: 97,
+            clock_hz: 8000,
+            event: 5,
+            duration_ms: 60,
+            ssrc: 1,
+        };
+        let answer = bench.ask(|request| WorkerCommand::Dial { request, digit });
+        assert!(matches!(answer, WorkerEvent::Done { .. }));
+        bench.talk(3, 10, 160);
+        let sent = bench.net.sent();
+        let keys = sent.iter().filter(|one| one.bytes[1] & 0x7f == 97);
+        assert_eq!(keys.clone().count(), 5);
+        assert!(keys.clone().all(|one| one.slot == 2 && one.bytes[12] == 5));
+        let receipts = bench.finish();
+        assert!(
+            receipts
+                .iter()
+                .all(|one| (one.written, one.lost) == (13, 0))
+        );
+        let played = bench.frames.iter();
+        let played = played.filter(|one| one.head.flags & flags::INJECTED != 0);
+        assert_eq!(played.clone().count(), 5);
+        for frame in played {
+            assert_eq!((frame.head.kind, frame.head.side), (FrameKind::Opaque, 0));
+            assert_eq!(frame.payload[12], if masks { 255 } else { 5 });
+            assert_eq!(frame.head.flags & flags::MASKED != 0, masks);
+        }
+        assert!(bench.packets().iter().all(|one| one.head.pt != 97));
     }
 }
 

@@ -33,6 +33,19 @@ pub(super) fn fork_state(state: link::ForkState) -> engine::ForkState {
     }
 }
 
+pub(super) fn digit_spec(digit: &link::DigitSend) -> engine::DigitSpec {
+    engine::DigitSpec {
+        session: digit.session,
+        media: digit.media,
+        to: side(digit.to),
+        payload_type: digit.pt,
+        clock_hz: digit.clock_hz,
+        event: digit.event,
+        duration_ms: digit.duration_ms,
+        ssrc: digit.ssrc,
+    }
+}
+
 fn codec(codec: link::CodecId) -> engine::Codec {
     match codec {
         link::CodecId::Pcmu => engine::Codec::Pcmu,

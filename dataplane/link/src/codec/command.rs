@@ -4,7 +4,9 @@ use super::CodecError;
 use super::parts;
 use super::wire::{Reader, Writer};
 use crate::limits::{FACT_BYTES_MAX, PAYLOADS_MAX, RECORD_BYTES_MAX};
-use crate::message::{Command, LegRestore, LegUpdate, RecordingStart, SessionOpen, leg_flags};
+use crate::message::{
+    Command, DigitSend, LegRestore, LegUpdate, RecordingStart, SessionOpen, leg_flags,
+};
 
 const SESSION_OPEN: u16 = 1;
 const LEG_UPDATE: u16 = 2;
@@ -21,6 +23,7 @@ const DRAIN: u16 = 12;
 const FORK_START: u16 = 13;
 const FORK_STATE: u16 = 14;
 const FORK_STOP: u16 = 15;
+const DIGIT_SEND: u16 = 16;
 
 /// Writes the 16-byte header.
 pub(super) fn header(writer: &mut Writer<'_>, kind: u16, request: u64) {
@@ -110,6 +113,10 @@ pub fn encode_command(
         Command::ForkStop { session, target } => {
             pair(writer, FORK_STOP, request, *session, *target)
         }
+        Command::DigitSend(digit) => {
+            header(writer, DIGIT_SEND, request);
+            write_digit(writer, digit)
+        }
         Command::Snapshot => {
             header(writer, SNAPSHOT, request);
             Ok(())
@@ -164,6 +171,43 @@ fn write_leg_update(writer: &mut Writer<'_>, update: &LegUpdate) -> Result<(), C
         writer.option(restore.continuity.as_ref(), parts::write_continuity);
     });
     Ok(())
+}
+
+fn write_digit(writer: &mut Writer<'_>, digit: &DigitSend) -> Result<(), CodecError> {
+    parts::judge_media_index(digit.media)?;
+    judge_digit(digit)?;
+    writer.u64(digit.session);
+    writer.u8(digit.media);
+    writer.u8(digit.to as u8);
+    writer.u8(digit.pt);
+    writer.u32(digit.clock_hz);
+    writer.u8(digit.event);
+    writer.u16(digit.duration_ms);
+    writer.u32(digit.ssrc);
+    Ok(())
+}
+
+fn read_digit(reader: &mut Reader<'_>) -> Result<DigitSend, CodecError> {
+    let digit = DigitSend {
+        session: reader.u64()?,
+        media: parts::media_index(reader)?,
+        to: parts::side(reader)?,
+        pt: reader.u8()?,
+        clock_hz: reader.u32()?,
+        event: reader.u8()?,
+        duration_ms: reader.u16()?,
+        ssrc: reader.u32()?,
+    };
+    judge_digit(&digit)?;
+    Ok(digit)
+}
+
+fn judge_digit(digit: &DigitSend) -> Result<(), CodecError> {
+    if digit.pt < 128 && digit.event < 16 && digit.clock_hz > 0 {
+        Ok(())
+    } else {
+        Err(CodecError::Invalid("digit"))
+    }
 }
 
 fn judge_flags(flags: u32) -> Result<(), CodecError> {
@@ -260,6 +304,7 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16) -> Result<Command, CodecError
             session: reader.u64()?,
             target: reader.u64()?,
         },
+        DIGIT_SEND => Command::DigitSend(read_digit(reader)?),
         SNAPSHOT => Command::Snapshot,
         DRAIN => Command::Drain,
         _ => return Err(CodecError::Invalid("command")),

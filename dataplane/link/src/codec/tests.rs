@@ -236,9 +236,29 @@ fn command() -> impl Strategy<Value = Command> {
             state
         }),
         pair().prop_map(|(session, target)| Command::ForkStop { session, target }),
+        digit().prop_map(Command::DigitSend),
         Just(Command::Snapshot),
         Just(Command::Drain),
     ]
+}
+
+fn digit() -> impl Strategy<Value = DigitSend> {
+    (
+        (any::<u64>(), media_index(), side(), 0..128_u8),
+        (1..u32::MAX, 0..16_u8, any::<u16>(), any::<u32>()),
+    )
+        .prop_map(
+            |((session, media, to, pt), (clock_hz, event, duration_ms, ssrc))| DigitSend {
+                session,
+                media,
+                to,
+                pt,
+                clock_hz,
+                event,
+                duration_ms,
+                ssrc,
+            },
+        )
 }
 
 fn media_event() -> impl Strategy<Value = Event> {

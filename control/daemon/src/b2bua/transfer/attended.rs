@@ -29,7 +29,8 @@ impl B2bua {
         let side = transferor.other();
         let consulted = self.offer_consulted(call, leaving, &mut met, side, now);
         if consulted.is_ok() {
-            met.consulted_by = Some(call.key);
+            (met.consulted_by, met.consulted_side) = (Some(call.key), side);
+            self.save(&met);
         }
         self.settle(met, now);
         let (client, sequence, negotiation) = consulted?;
@@ -225,6 +226,7 @@ impl B2bua {
 
     fn consultation_over(&mut self, met: &mut Call, side: Side, now: &Moment) {
         met.consulted_by = None;
+        self.save(met);
         if met.leg(Side::Caller).over || met.leg(Side::Callee).over {
             let by = match side {
                 Side::Caller => EndedBy::Callee,

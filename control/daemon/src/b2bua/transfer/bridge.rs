@@ -38,6 +38,7 @@ impl B2bua {
         if let Some(transfer) = &mut call.transfer {
             transfer.stage = Stage::Offering(Box::new(newcomer));
         }
+        self.save(call);
         self.offer_ours(call, stays, Purpose::Transfer, sdp.unwrap_or_default(), now);
     }
 
@@ -217,6 +218,7 @@ impl B2bua {
         self.publish_call(EventKind::CallTransferFailed, call, now);
         self.tell(call.leg_mut(transfer.leaving), status);
         self.tell_subscribers(call, now);
+        self.save(call);
         if call.leg(transfer.leaving).over {
             // The transferor has left: nobody is there to be talked to.
             let by = match transfer.leaving {

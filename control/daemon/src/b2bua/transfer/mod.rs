@@ -7,7 +7,7 @@
 //! REFER ─ refer.rs: 202 ─ start.rs: a call to the target ─ NOTIFY 100, 180
 //! it answers ─ bridge.rs: must the party that stays be told? ─ own_offer.rs: re-INVITE to it
 //! media re-pointed ─ ACKs, NOTIFY 200 ─ notify.rs: BYE to the transferor
-//! it fails ─ NOTIFY with its status; the parties talk on as before
+//! it fails, or we are restarted (resume.rs) ─ NOTIFY with its status; the parties talk on as before
 //! ```
 
 mod attended;
@@ -16,6 +16,8 @@ mod notify;
 mod order;
 mod refer;
 mod replaces;
+mod resume;
 mod start;
 
 pub(super) use refer::{Referral, understood};
+pub(super) use resume::Transfers;

@@ -139,6 +139,7 @@ impl B2bua {
             }
         }
         self.see_off(call, now);
+        self.save(call);
     }
 
     /// A request in the dialog of a leg that left.
@@ -175,6 +176,7 @@ impl B2bua {
         call.object_leg(side).state = CallState::Ended;
         self.writes.push(CatalogWrite::Call(call.object.clone()));
         self.tell_subscribers(call, now);
+        self.save(call);
     }
 }
 

@@ -52,6 +52,7 @@ impl B2bua {
             leg,
             stage,
         });
+        self.save(call);
         if let Some(status) = failed {
             self.transfer_failed(call, status, now);
         }

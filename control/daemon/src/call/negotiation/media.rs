@@ -8,7 +8,42 @@ use trunkline_sn3::facts::{LegFact, PayloadFact};
 
 use super::Negotiation;
 
+/// How a side takes telephone-events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Events {
+    /// Index of the medium.
+    pub media: u8,
+    /// Payload type.
+    pub pt: u8,
+    /// Clock rate, Hz.
+    pub clock_hz: u32,
+}
+
 impl Negotiation {
+    /// How telephone-events are sent towards a side: in the first audio m-line that takes them, by the
+    /// payload type whose clock is that of the audio beside it.
+    pub fn events_of(&self, to: Side) -> Option<Events> {
+        let description = self.description(to)?;
+        let far = self.description(to.other());
+        let media = self.plan.media().iter().enumerate();
+        let mut audio = media.filter(|(_, planned)| planned.kind == RelayKind::Audio);
+        audio.find_map(|(medium, planned)| {
+            let line = description.media.get(planned.line)?;
+            let spoken = sendable(far.and_then(|far| far.media.get(planned.line)), Some(line));
+            let beside = [Codec::TelephoneEvent, Codec::ComfortNoise];
+            let voice = spoken.iter().find(|one| !beside.contains(&one.codec));
+            let clock_hz = voice.map_or(8000, |one| one.clock_hz);
+            let events = line.payloads.iter();
+            let events = events.filter(|one| line.port != 0 && one.codec == Codec::TelephoneEvent);
+            let best = events.min_by_key(|one| one.clock_hz != clock_hz)?;
+            Some(Events {
+                media: u8::try_from(medium).ok()?,
+                pt: best.pt,
+                clock_hz: best.clock_hz,
+            })
+        })
+    }
+
     /// Whether a side takes digits by telephone-event.
     pub fn takes_digits(&self, side: Side) -> bool {
         let media = self

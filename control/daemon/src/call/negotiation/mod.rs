@@ -126,14 +126,17 @@ impl Negotiation {
     pub fn write_offer(&mut self, media: &Media, address: IpAddr) -> Option<String> {
         let pending = self.pending.as_ref()?;
         let to = pending.from.other();
-        let description = &pending.offer.description;
-        let ports = ports(&self.plan, description, media, to);
+        let party = &mut self.parties[to as usize];
+        // After a transfer the offerer may know of fewer m-lines than the other side.
+        let offer = pending
+            .offer
+            .padded(party.sent.as_deref().unwrap_or_default());
+        let ports = ports(&self.plan, &offer.description, media, to);
         let ours = Ours {
             address,
             ports: &ports,
         };
-        let party = &mut self.parties[to as usize];
-        let written = write_offer(description, &ours, &mut party.origin);
+        let written = write_offer(&offer.description, &ours, &mut party.origin);
         party.sent = Some(written.text.clone());
         Some(written.text)
     }

@@ -38,7 +38,7 @@ pub fn run(session: &mut Session, many: u32) -> Result<()> {
     session.results.note(format!(
         "Few calls standing: {FEW_CALLS}; many: {many}. Memory is that of control."
     ));
-    if let Some(rig) = session.place.rigs().first()
+    if let Some(rig) = session.place.rigs(None).first()
         && *rig == Rig::Inline
     {
         session.place.set_rig(*rig)?;

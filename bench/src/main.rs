@@ -96,7 +96,7 @@ fn relay(options: &Options) -> Result<()> {
         Contestant::Trunkline,
         Contestant::Bare,
     ];
-    let done = rounds(&mut session, &contestants, |bench, rigs| {
+    let done = rounds(&mut session, options.rig, &contestants, |bench, rigs| {
         let last = rigs.last().copied().unwrap_or(Rig::Loopback);
         bench.flat(last, options.many, options.most)
     });
@@ -110,7 +110,7 @@ fn record(options: &Options) -> Result<()> {
         Contestant::TrunklineRecord,
         Contestant::Trunkline,
     ];
-    let done = rounds(&mut session, &contestants, |_, _| Ok(()));
+    let done = rounds(&mut session, options.rig, &contestants, |_, _| Ok(()));
     close(session, done)
 }
 
@@ -130,10 +130,11 @@ fn calls(options: &Options) -> Result<()> {
 /// All rounds in all rigs, then what else there is to measure.
 fn rounds(
     session: &mut Session,
+    only: Option<Rig>,
     contestants: &[Contestant],
     more: impl FnOnce(&mut Bench<'_>, &[Rig]) -> Result<()>,
 ) -> Result<()> {
-    let rigs = session.place.rigs();
+    let rigs = session.place.rigs(only);
     let mut results = session.results.clone();
     let stage = session.stage();
     results.method = format!(

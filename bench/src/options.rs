@@ -10,7 +10,7 @@ use clap::Args;
 use trunkline_rtpgen::wire::interrupted;
 
 use crate::contestant::Stage;
-use crate::place::Place;
+use crate::place::{Place, Rig};
 use crate::relay::Effort;
 use crate::results::Results;
 use crate::{aims, plot, table};
@@ -27,6 +27,9 @@ pub struct Options {
     /// Use the loopback even where namespaces could be had
     #[arg(long)]
     loopback: bool,
+    /// Only this rig [default: both]
+    #[arg(long, value_enum)]
+    pub rig: Option<Rig>,
     /// Two-way calls; each is two flows
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub calls: u32,

@@ -6,8 +6,9 @@
 //!   sender, sink --- l<pid> 10.99.0.2 ===veth=== r<pid> 10.99.0.1
 //! ```
 //! The parties' address is on the load's interface, but the kernel there is told that it is not
-//! its own: what comes for it is seen by the sink's packet socket and dropped, so no socket a port
-//! is needed and nobody is told that a port is closed.
+//! its own, and what comes for it has a hardware address that is not the interface's: it is seen by
+//! the sink's packet socket and dropped at once, so no socket a port is needed, nobody is told that a
+//! port is closed, and the far end's look at what a relay sends costs next to nothing.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,18 +23,22 @@ use crate::process::{named, run_time_ns};
 
 const RELAY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const LOAD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// What the relay's side takes for the way to the parties.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 3);
+const GATEWAY_MAC: &str = "02:00:00:63:00:03";
 /// A benchmark network (RFC 2544).
 const PARTIES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const PREFIX: &str = "trunkline-bench-";
 
 /// On which core the relay's receive work in the kernel falls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Rig {
     /// On the sender's: a veth pair hands packets over within the sender's call.
     Inline,
     /// On the relay's: the pair's ends poll in kernel threads, pinned to the core of their side.
     OneCore,
     /// As it comes.
+    #[value(skip)]
     Loopback,
 }
 
@@ -134,9 +139,9 @@ impl Place {
 
     /// The rigs that this place has.
     #[must_use]
-    pub fn rigs(&self) -> Vec<Rig> {
+    pub fn rigs(&self, only: Option<Rig>) -> Vec<Rig> {
         if self.tag.is_some() {
-            vec![Rig::Inline, Rig::OneCore]
+            only.map_or_else(|| vec![Rig::Inline, Rig::OneCore], |rig| vec![rig])
         } else {
             vec![Rig::Loopback]
         }
@@ -266,7 +271,10 @@ impl Place {
             let link = link(tag, side);
             let inside = ["ip", "netns", "exec", &namespace(tag, side)];
             let state = if on { "on" } else { "off" };
-            let offload = [&inside[..], &["ethtool", "-K", &link, "gro", state]].concat();
+            // A veth end hands single packets to its peer's polling thread only without TSO.
+            let not_on = if on { "off" } else { "on" };
+            let features = ["ethtool", "-K", &link, "gro", state, "tso", not_on];
+            let offload = [&inside[..], &features].concat();
             let file = format!("/sys/class/net/{link}/threaded");
             let value = u8::from(on);
             let set = format!("grep -q {value} {file} || echo {value} > {file}");
@@ -340,7 +348,10 @@ impl Place {
         ip(&format!(
             "-n {load} route del local {PARTIES} dev {far} table local"
         ))?;
-        ip(&format!("-n {relay} route add {PARTIES}/32 via {LOAD}"))
+        ip(&format!(
+            "-n {relay} neigh replace {GATEWAY} lladdr {GATEWAY_MAC} dev {near} nud permanent"
+        ))?;
+        ip(&format!("-n {relay} route add {PARTIES}/32 via {GATEWAY}"))
     }
 
     fn remove(&self) {

@@ -13,6 +13,10 @@ use crate::results::{Results, quantity};
 
 /// Part of packets whose loss is still none.
 const LOSS_MAX: f64 = 0.001;
+/// From one rate to the next beyond the edge, and how much more has to come through there for a
+/// third.
+const CLIMB: f64 = 1.25;
+const CLIMBS: f64 = 1.02;
 
 /// How long and how often.
 #[derive(Debug, Clone, Copy)]
@@ -148,9 +152,29 @@ impl Bench<'_> {
                 self.results.mark_at_least(at(quantity::BEST));
             }
             best = best.max(beyond.delivered_per_second);
+            best = self.climb(&mut running, beyond, best)?;
         }
         self.results.add(at(quantity::BEST), round, best);
         Ok(())
+    }
+
+    /// Goes on from an overload to higher rates as long as that brings more; the most packets
+    /// delivered a second. A contestant that loses a little long before it is at its end is judged by
+    /// this.
+    fn climb(&mut self, running: &mut Running, from: Window, best: f64) -> Result<f64> {
+        let (mut best, mut last) = (best, from);
+        while !last.limited && last.rate * CLIMB <= self.effort.search_to {
+            let Some(next) = self.measure(running, last.rate * CLIMB)? else {
+                break;
+            };
+            eprintln!("  {}", describe("climb", &next));
+            best = best.max(next.delivered_per_second);
+            if next.delivered_per_second < last.delivered_per_second * CLIMBS {
+                break;
+            }
+            last = next;
+        }
+        Ok(best)
     }
 
     fn cpu(&mut self, round: usize, rig: Rig, name: &str, running: &mut Running) -> Result<()> {

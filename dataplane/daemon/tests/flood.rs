@@ -159,3 +159,156 @@ fn a_flood_while_sources_may_be_learnt_is_counted_and_the_calls_live() {
     let strangers = worker(&control, WorkerCounter::Strangers);
     assert!(strangers > 0 && strangers <= sent, "{strangers} of {sent}");
 }
+
+/// Calls that talk at once, at a rate of their own.
+struct Traffic {
+    calls: Vec<Call>,
+    /// By call and side: the sequence number that is heard next.
+    next: Vec<[Option<u16>; 2]>,
+    sent: u64,
+    heard: u64,
+}
+
+/// Packets under way at once: what the parties' sockets hold however late they are read.
+const UNDER_WAY_MAX: u64 = 4_000;
+
+impl Traffic {
+    fn new(calls: Vec<Call>) -> Self {
+        for party in calls.iter().flat_map(|call| &call.parties) {
+            party.socket.set_nonblocking(true).unwrap();
+        }
+        Self {
+            next: vec![[None; 2]; calls.len()],
+            calls,
+            sent: 0,
+            heard: 0,
+        }
+    }
+
+    /// Sends and hears at `rate` packets a second, as far as the machine takes it, while `goes_on`.
+    fn run(&mut self, rate: u64, mut goes_on: impl FnMut() -> bool) {
+        let (start, before) = (Instant::now(), self.sent);
+        while goes_on() {
+            let due = before + start.elapsed().as_micros() as u64 * rate / 1_000_000;
+            while self.sent < due && self.sent - self.heard < UNDER_WAY_MAX {
+                self.say();
+            }
+            self.hear();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    /// The next flow in turn sends a packet.
+    fn say(&mut self) {
+        let flows = 2 * self.calls.len() as u64;
+        let flow = (self.sent % flows) as usize;
+        let call = &mut self.calls[flow / 2];
+        let party = &mut call.parties[flow % 2];
+        let packet = party.packet();
+        party.socket.send_to(&packet, call.ours[flow % 2]).unwrap();
+        self.sent += 1;
+    }
+
+    /// Takes what has come: in order, whole, from the right port.
+    fn hear(&mut self) {
+        let mut bytes = [0; 2_000];
+        for (call, next) in self.calls.iter().zip(&mut self.next) {
+            for (side, next) in next.iter_mut().enumerate() {
+                while let Ok((length, from)) = call.parties[side].socket.recv_from(&mut bytes) {
+                    let sequence = u16::from_be_bytes([bytes[2], bytes[3]]);
+                    assert_eq!((length, from), (172, call.ours[side]));
+                    assert_eq!(next.unwrap_or(sequence), sequence, "one was lost");
+                    *next = Some(sequence.wrapping_add(1));
+                    self.heard += 1;
+                }
+            }
+        }
+    }
+
+    /// Waits until everything said is heard.
+    fn settle(&mut self) {
+        let start = Instant::now();
+        while self.heard < self.sent {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{} of {}",
+                self.heard,
+                self.sent
+            );
+            self.hear();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Run time of the process's worker, ns.
+fn worker_ns(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let worker = tasks.flatten().map(|task| task.path()).find(|task| {
+        let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        name.trim() == "worker-0"
+    });
+    let times = std::fs::read_to_string(worker.unwrap().join("schedstat")).unwrap();
+    times.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Looks for the rate at which the worker has some 30 % to do, as far as this machine and the test
+/// beside it get.
+fn rate_for_30_percent(traffic: &mut Traffic, process: u32) -> (u64, f64) {
+    const LOOK: Duration = Duration::from_millis(200);
+    let mut found = (5_000, 0.0);
+    for rate in [5_000, 10_000, 20_000, 40_000, 80_000, 120_000] {
+        let (start, before, sent) = (Instant::now(), worker_ns(process), traffic.sent);
+        traffic.run(rate, || start.elapsed() < LOOK);
+        let elapsed = start.elapsed().as_secs_f64();
+        let load = (worker_ns(process) - before) as f64 / 1e9 / elapsed;
+        let reached = (traffic.sent - sent) as f64 / elapsed;
+        found = (rate, load);
+        // The machine does not get further.
+        if load >= 0.3 || reached < 0.8 * rate as f64 {
+            break;
+        }
+    }
+    traffic.settle();
+    found
+}
+
+#[test]
+fn a_worker_at_30_percent_of_its_load_loses_nothing_to_a_flood_of_strangers() {
+    let mut dataplane = Dataplane::start("uring", 42);
+    let mut control = dataplane.attach();
+    let mut calls = open_calls(&dataplane, &mut control, 20);
+    if !dataplane.log().contains("steered by BPF") {
+        println!("not tested: strangers come through to the worker here");
+        return;
+    }
+    calls.iter_mut().for_each(|call| call.talk(3));
+    std::thread::sleep(LEARNING);
+    let ports = ports(&calls);
+    let mut traffic = Traffic::new(calls);
+    let (rate, load) = rate_for_30_percent(&mut traffic, dataplane.pid());
+    // Some 100,000 a second, where the machine gets so far.
+    let flood = Flood::start(
+        &["127.0.0.1:0", STRANGE[0], STRANGE[1]],
+        ports,
+        Duration::from_millis(1),
+    );
+    let start = Instant::now();
+    let said = traffic.sent;
+    traffic.run(rate, || {
+        assert!(start.elapsed() < PATIENCE, "{} sent", flood.sent());
+        flood.sent() < 100_000
+    });
+    let elapsed = start.elapsed().as_secs_f64();
+    let sent = flood.end();
+    traffic.settle();
+    println!(
+        "load {:.0} %: {:.0} packets/s beside {:.0} strangers/s",
+        load * 100.0,
+        (traffic.sent - said) as f64 / elapsed,
+        sent as f64 / elapsed
+    );
+    let [strangers, dropped] = wait_counted(&control, sent);
+    assert_eq!((strangers, dropped), (sent, 0));
+    assert_eq!(worker(&control, WorkerCounter::PortsLeftUnread), 0);
+}

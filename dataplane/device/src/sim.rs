@@ -3,7 +3,7 @@
 //! [`SimNet`] is the far end. Its [`Link`] loses, duplicates and reorders by a seed, so a failing
 //! test fails again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +61,11 @@ struct State {
     counts: LinkCounts,
     random: u64,
     shared_drops: u64,
+    /// Slots left unread.
+    paused: Vec<u32>,
+    /// What comes to them is dropped.
+    drops_unread: bool,
+    unread_drops: HashMap<u32, u64>,
 }
 
 impl State {
@@ -106,6 +111,10 @@ impl SimNet {
             state.counts.lost += 1;
             return;
         }
+        if state.drops_unread && state.paused.contains(&slot) {
+            *state.unread_drops.entry(slot).or_default() += 1;
+            return;
+        }
         let datagram = Datagram {
             slot,
             remote: source,
@@ -130,6 +139,12 @@ impl SimNet {
     /// [`Device::take_shared_drops`] tells how many.
     pub fn drop_shared(&self, datagrams: u64) {
         self.state().shared_drops += datagrams;
+    }
+
+    /// From now on what comes to a slot left unread is dropped and counted, as where ports share a
+    /// socket, rather than held for later.
+    pub fn drop_unread(&self) {
+        self.state().drops_unread = true;
     }
 
     /// Delivers a datagram that the link still holds back.
@@ -172,8 +187,6 @@ pub struct SimDevice {
     pool: Pool,
     queued: Vec<(u32, SocketAddr, Buffer)>,
     closed: VecDeque<SlotEvent>,
-    /// Slots left unread.
-    paused: Vec<u32>,
     counters: Counters,
     batch_max: usize,
 }
@@ -195,6 +208,9 @@ impl SimDevice {
             counts: LinkCounts::default(),
             random: 0,
             shared_drops: 0,
+            paused: Vec::new(),
+            drops_unread: false,
+            unread_drops: HashMap::new(),
         };
         let net = SimNet {
             state: Arc::new(Mutex::new(state)),
@@ -204,7 +220,6 @@ impl SimDevice {
             pool: Pool::new(config.buffers + config.copies)?,
             queued: Vec::new(),
             closed: VecDeque::new(),
-            paused: Vec::new(),
             counters: Counters::default(),
             batch_max: config.batch_max,
         };
@@ -248,28 +263,32 @@ impl Device for SimDevice {
         let before = state.inbound.len();
         state.inbound.retain(|datagram| datagram.slot != slot);
         self.counters.late += (before - state.inbound.len()) as u64;
+        state.paused.retain(|paused| *paused != slot);
+        state.unread_drops.remove(&slot);
         drop(state);
-        self.paused.retain(|paused| *paused != slot);
         self.closed.push_back(SlotEvent::Closed { slot });
         Ok(())
     }
 
     fn pause(&mut self, slot: u32) -> bool {
-        let open = self
-            .net
-            .state()
-            .slots
-            .get(slot as usize)
-            .is_some_and(|state| *state != SlotState::Free);
-        let pause = open && !self.paused.contains(&slot);
+        let mut state = self.net.state();
+        let entry = state.slots.get(slot as usize);
+        let open = entry.is_some_and(|entry| *entry != SlotState::Free);
+        let pause = open && !state.paused.contains(&slot);
         if pause {
-            self.paused.push(slot);
+            state.paused.push(slot);
         }
         pause
     }
 
     fn resume(&mut self, slot: u32) {
-        self.paused.retain(|paused| *paused != slot);
+        let mut state = self.net.state();
+        state.paused.retain(|paused| *paused != slot);
+    }
+
+    fn take_unread_drops(&mut self, slot: u32) -> u64 {
+        let mut state = self.net.state();
+        state.unread_drops.remove(&slot).unwrap_or(0)
     }
 
     fn slot_event(&mut self) -> Option<SlotEvent> {
@@ -280,13 +299,10 @@ impl Device for SimDevice {
         let mut state = self.net.state();
         let mut count = 0;
         while count < self.batch_max {
-            let read = |datagram: &Datagram| !self.paused.contains(&datagram.slot);
-            let Some(datagram) = state
-                .inbound
-                .iter()
-                .position(read)
-                .and_then(|at| state.inbound.remove(at))
-            else {
+            let paused = &state.paused;
+            let read = |datagram: &Datagram| !paused.contains(&datagram.slot);
+            let place = state.inbound.iter().position(read);
+            let Some(datagram) = place.and_then(|at| state.inbound.remove(at)) else {
                 break;
             };
             if state
@@ -367,9 +383,10 @@ impl Device for SimDevice {
     fn park(&mut self, _timeout_ns: u64) -> Wake {
         self.flush();
         let mut state = self.net.state();
-        let read = |datagram: &Datagram| !self.paused.contains(&datagram.slot);
+        let read = |datagram: &Datagram| !state.paused.contains(&datagram.slot);
+        let packets = state.inbound.iter().any(read);
         Wake {
-            packets: state.inbound.iter().any(read) || !self.closed.is_empty(),
+            packets: packets || !self.closed.is_empty(),
             doorbell: std::mem::take(&mut state.doorbell),
         }
     }

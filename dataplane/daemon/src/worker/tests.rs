@@ -1,6 +1,7 @@
 //! The whole worker on the device in memory: datagrams in, datagrams out, frames in extents.
 
 mod bench;
+mod flood;
 
 use std::sync::Arc;
 
@@ -764,57 +765,4 @@ fn a_parked_worker_costs_next_to_nothing_and_still_hears_its_bell() {
     queues.worker_bell.ring();
     thread.join().unwrap();
     assert!(matches!(queues.events.pop(), Some(WorkerEvent::Ended)));
-}
-
-#[test]
-fn a_flooded_port_is_left_unread_and_other_calls_do_not_notice() {
-    let mut bench = Bench::new(8, 1024);
-    bench.set_up();
-    let stranger: std::net::SocketAddr = "203.0.113.9:9".parse().unwrap();
-    // 30,000 a second of strangers to the caller's port, beside an ordinary conversation from the
-    // callee's.
-    for sequence in 0..50_u16 {
-        for _ in 0..600 {
-            bench.net.inject(0, stranger, b"flood");
-        }
-        bench
-            .net
-            .inject(2, party(Side::Callee), &rtp(2, sequence, &[5; 160]));
-        for _ in 0..4 {
-            bench.cycle();
-        }
-        let deadline_ns = bench.worker.next_deadline_ns(bench.now_ns);
-        assert!(deadline_ns > bench.now_ns);
-        bench.now_ns += 20 * MS;
-    }
-    let to_caller = bench
-        .net
-        .sent()
-        .iter()
-        .filter(|sent| sent.slot == 0)
-        .count();
-    assert_eq!(to_caller, 50, "the other direction goes on");
-    let pauses = bench.counter(WorkerCounter::PortsLeftUnread);
-    assert!((4..=8).contains(&pauses), "{pauses}");
-    let before = bench.counter(WorkerCounter::Strangers);
-    assert!((2_000 * pauses..30_000).contains(&before), "{before}");
-    // The flood ends; what its socket held is read, and the caller is heard again.
-    for _ in 0..200 {
-        bench.now_ns += 20 * MS;
-        bench.cycle();
-    }
-    assert_eq!(bench.counter(WorkerCounter::Strangers), 30_000);
-    bench
-        .net
-        .inject(0, party(Side::Caller), &rtp(1, 9, &[5; 160]));
-    bench.cycle();
-    assert_eq!(
-        bench
-            .net
-            .sent()
-            .iter()
-            .filter(|sent| sent.slot == 2)
-            .count(),
-        1
-    );
 }

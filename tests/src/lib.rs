@@ -24,6 +24,7 @@ pub mod receiver;
 pub mod rtpgen;
 pub mod scenario;
 pub mod sipp;
+pub mod siprec;
 pub mod sound;
 
 pub use appliance::Appliance;

@@ -172,6 +172,43 @@ impl Scenario {
         self
     }
 
+    /// Sends a request with a body as the caller: INVITE, or one within the dialog. `headers` are whole
+    /// lines, an INVITE's Contact among them; an empty body has no type.
+    #[must_use]
+    pub fn with_body(mut self, method: &str, headers: &str, kind: &str, body: &str) -> Self {
+        self.cseq += 1;
+        let (uri, to, route) = match self.cseq {
+            1 => ("sip:[service]@[remote_ip]:[remote_port]", "", ""),
+            _ => ("[next_url]", "[peer_tag_param]", ROUTES),
+        };
+        let (user, cseq) = (self.user.clone(), self.cseq);
+        let from = if headers.starts_with("From:") {
+            String::new()
+        } else {
+            format!(
+                "From: \"{user}\" <sip:{user}@[local_ip]:[local_port]>;tag=[pid]c[call_number]\n"
+            )
+        };
+        let mut message = format!(
+            "{method} {uri} SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
+             {from}{headers}To: <sip:[service]@[remote_ip]:[remote_port]>{to}\nCall-ID: [call_id]\n\
+             CSeq: {cseq} {method}\n{route}Max-Forwards: 70\n"
+        );
+        if kind.is_empty() {
+            message += "Content-Length: 0\n\n";
+        } else {
+            let _ = write!(
+                message,
+                "Content-Type: {kind}\nContent-Length: [len]\n\n{body}"
+            );
+        }
+        if method == "INVITE" {
+            self.invite = self.count;
+        }
+        self.send(&message, true);
+        self
+    }
+
     /// Acknowledges a failure, hop by hop: with the INVITE's own branch.
     #[must_use]
     pub fn acknowledge_failure(mut self) -> Self {

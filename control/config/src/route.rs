@@ -102,6 +102,8 @@ pub enum Next {
     Target(SipTarget),
     /// The Request-URI's own host.
     Request,
+    /// Ourselves: we are the server of a recording session (SIPREC).
+    Record,
 }
 
 /// What becomes of a REFER inside a call.
@@ -125,6 +127,12 @@ pub enum Auth {
 }
 
 impl Route {
+    /// Whether its calls are recording sessions that end at us.
+    #[must_use]
+    pub fn records_here(&self) -> bool {
+        self.next.iter().flatten().eq([&Next::Record])
+    }
+
     /// The user part towards a target that names none. `user` is as received.
     #[must_use]
     pub fn rewritten(&self, user: &str) -> Option<String> {
@@ -296,6 +304,14 @@ fn read_next(item: &Item<'_>, report: &mut Report<'_>) -> Option<Vec<Vec<Next>>>
         groups.push(group);
     }
     check_length(item, &groups, report);
+    if groups.iter().flatten().count() > 1
+        && groups.iter().flatten().any(|next| *next == Next::Record)
+    {
+        item.complain(
+            report,
+            "\"record\" stands alone: there is nothing to try before or after it",
+        );
+    }
     Some(groups)
 }
 
@@ -311,7 +327,8 @@ fn check_length<T>(item: &Item<'_>, targets: &[T], report: &mut Report<'_>) {
 fn read_target(item: &Item<'_>, report: &mut Report<'_>) -> Option<Next> {
     item.string(report)?.map(report, |target| match target {
         "request" => Ok(Next::Request),
-        "registered" | "record" => Err(format!("{target:?}: not supported yet")),
+        "record" => Ok(Next::Record),
+        "registered" => Err(format!("{target:?}: not supported yet")),
         _ => SipTarget::parse(target).map(Next::Target),
     })
 }

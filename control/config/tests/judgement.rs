@@ -268,6 +268,12 @@ fn wrong_types_and_values_are_named() {
         "header name",
     );
     refused("[[route]]\nnext = \"pbx\"", 2, "route.next", "no target");
+    refused(
+        "[[route]]\nnext = [\"record\", \"request\"]",
+        2,
+        "route.next",
+        "stands alone",
+    );
     refused("[[route]]\nrecord = 1", 2, "route.record", "true, false");
     refused(
         "[recording]\nsegment_bytes = 2000000",

@@ -14,6 +14,8 @@ mod interrupted;
 mod loops;
 #[path = "b2bua/names.rs"]
 mod names;
+#[path = "b2bua/recorder.rs"]
+mod recorder;
 #[path = "b2bua/reliable.rs"]
 mod reliable;
 #[path = "b2bua/session_id.rs"]

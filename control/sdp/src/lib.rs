@@ -23,6 +23,7 @@ mod judge;
 mod lines;
 mod payload;
 mod plan;
+mod receive;
 mod write;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use filter::keep_codecs;
 pub use judge::{Occasion, Refusal, judge_answer, judge_offer};
 pub use payload::{Codec, PayloadType, Sendable, sendable};
 pub use plan::{MediaPlan, PlannedMedia, RelayKind};
+pub use receive::write_received;
 pub use write::{OriginState, Ours, Written, WrittenLine, negotiated, write_answer, write_offer};
 
 /// Limits on what is read and written.

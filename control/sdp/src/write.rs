@@ -20,7 +20,7 @@ pub struct Ours<'a> {
 }
 
 impl Ours<'_> {
-    fn port(&self, line: usize) -> Option<u16> {
+    pub(crate) fn port(&self, line: usize) -> Option<u16> {
         self.ports
             .get(line)
             .copied()
@@ -175,21 +175,33 @@ pub fn negotiated(first: &Media, second: &Media) -> (Direction, Direction) {
 const BANDWIDTHS: [&str; 5] = ["CT", "AS", "TIAS", "RS", "RR"];
 
 /// Collects everything after `s=`; `o=` needs to know whether that changed.
-struct Writer {
+pub(crate) struct Writer {
     body: String,
-    lines: Vec<WrittenLine>,
+    pub(crate) lines: Vec<WrittenLine>,
 }
 
 impl Writer {
     fn new(source: &Description, address: IpAddr) -> Self {
+        let mut writer = Self::at(address);
+        writer.bandwidths(&source.bandwidths);
+        writer.line('t', "0 0");
+        writer
+    }
+
+    /// Without anything of another description.
+    pub(crate) fn bare(address: IpAddr) -> Self {
+        let mut writer = Self::at(address);
+        writer.line('t', "0 0");
+        writer
+    }
+
+    fn at(address: IpAddr) -> Self {
         let mut writer = Self {
             body: String::new(),
             lines: Vec::new(),
         };
         writer.line('s', "-");
         writer.line('c', &format!("IN {} {address}", family_name(address)));
-        writer.bandwidths(&source.bandwidths);
-        writer.line('t', "0 0");
         writer
     }
 
@@ -242,7 +254,7 @@ impl Writer {
         });
     }
 
-    fn rejected(&mut self, media: &Media) {
+    pub(crate) fn rejected(&mut self, media: &Media) {
         let formats = media.formats.join(" ");
         self.line(
             'm',
@@ -266,12 +278,12 @@ impl Writer {
         }
     }
 
-    fn line(&mut self, letter: char, value: &str) {
+    pub(crate) fn line(&mut self, letter: char, value: &str) {
         // Writing to a String cannot fail.
         let _ = write!(self.body, "{letter}={value}\r\n");
     }
 
-    fn finish(self, address: IpAddr, origin: &mut OriginState) -> Written {
+    pub(crate) fn finish(self, address: IpAddr, origin: &mut OriginState) -> Written {
         Written {
             text: origin.describe(address, &self.body),
             lines: self.lines,

@@ -93,9 +93,10 @@ fn add(sum: &mut Tally, tally: &Tally) {
 }
 
 /// The verdict: the first that fits. `failure` = a failure of ours cut the recording short or tore a
-/// hole that no counter shows (a crash, a refused write of the last extent).
+/// hole that no counter shows (a crash, a refused write of the last extent). `sides_expected` = how many
+/// of the two were to be heard at all.
 #[must_use]
-pub fn verdict(receipt: &Receipt, failure: bool) -> Verdict {
+pub fn verdict(receipt: &Receipt, failure: bool, sides_expected: usize) -> Verdict {
     let sides = [&receipt.caller, &receipt.callee];
     let torn = sides.iter().any(|side| {
         FAILURES
@@ -107,7 +108,7 @@ pub fn verdict(receipt: &Receipt, failure: bool) -> Verdict {
         Verdict::Partial
     } else if heard == 0 {
         Verdict::Silent
-    } else if heard == 1 {
+    } else if heard < sides_expected {
         Verdict::OneWay
     } else if sides.iter().any(|side| is_degraded(side)) {
         Verdict::Degraded
@@ -156,7 +157,7 @@ mod tests {
     }
 
     fn judged(streams: &[StreamCounts]) -> Verdict {
-        verdict(&receipt(streams, None), false)
+        verdict(&receipt(streams, None), false, 2)
     }
 
     #[test]
@@ -189,7 +190,9 @@ mod tests {
                 "{reason}"
             );
         }
-        assert_eq!(verdict(&receipt(&whole, None), true), Verdict::Partial);
+        assert_eq!(verdict(&receipt(&whole, None), true, 2), Verdict::Partial);
+        let alone = receipt(&[stream(false, 1000, 0, &[])], None);
+        assert_eq!(verdict(&alone, false, 1), Verdict::Complete);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum Outcome {
 pub struct Journal {
     revisions: Vec<Revision>,
     state: Metadata,
+    /// What was known before the first of them, and the number of the last document until then.
+    base: (Metadata, u32),
     /// Documents folded into the first revision because there were too many.
     folded: u32,
 }
@@ -76,6 +78,26 @@ pub enum Quarantine {
 }
 
 impl Journal {
+    /// Goes on where another journal ended, whose documents are kept elsewhere: with what was known
+    /// after its document of that number.
+    #[must_use]
+    pub fn resume(state: Metadata, number: u32) -> Self {
+        Self {
+            revisions: Vec::new(),
+            base: (state.clone(), number),
+            state,
+            folded: 0,
+        }
+    }
+
+    /// Number of the last document; 0 before the first.
+    #[must_use]
+    pub fn last_number(&self) -> u32 {
+        self.revisions
+            .last()
+            .map_or(self.base.1, |last| last.number)
+    }
+
     /// Takes a document in. On an error it is kept as quarantined and the state stays.
     ///
     /// # Errors
@@ -113,7 +135,7 @@ impl Journal {
                 Err(why),
             ),
         };
-        let number = self.revisions.last().map_or(0, |last| last.number) + 1;
+        let number = self.last_number() + 1;
         let kept = &document[..document.len().min(crate::limits::DOCUMENT_BYTES_MAX)];
         self.revisions.push(Revision {
             number,
@@ -148,7 +170,7 @@ impl Journal {
     #[must_use]
     pub fn state_after(&self, number: u32) -> Option<Metadata> {
         self.revisions.iter().find(|one| one.number == number)?;
-        let mut state = Metadata::default();
+        let mut state = self.base.0.clone();
         for revision in self.revisions.iter().take_while(|one| one.number <= number) {
             if let Outcome::Applied { metadata, .. } = &revision.outcome {
                 merge(&mut state, metadata);

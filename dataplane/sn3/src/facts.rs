@@ -90,13 +90,16 @@ pub struct CallOpen {
     pub attributes: std::collections::BTreeMap<String, String>,
     /// The recording is to be discarded at its end, unless a change says `kept`.
     pub keep_on_demand: bool,
+    /// It is the recording of a recording session (SIPREC) that a client had with us, of which
+    /// `call_id` is the id: there is no call of ours.
+    pub recording_session: bool,
 }
 
 /// Frame kind call-change: only what changed is present; valid from the frame's `wall_ns` on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CallChange {
-    /// `answered`, `media`, `hold`, `unhold`, `transfer`, `attributes`.
+    /// `answered`, `media`, `hold`, `unhold`, `transfer`, `attributes`, `participants`, `metadata`.
     pub reason: String,
     /// The answer, when it came after the recording's start.
     pub answered_mono_ns: Option<u64>,
@@ -112,6 +115,28 @@ pub struct CallChange {
     pub attributes: std::collections::BTreeMap<String, String>,
     /// Somebody asked to keep a recording that would be discarded.
     pub kept: bool,
+    /// Recording metadata (RFC 7865) as it came from the client, or a part of it.
+    pub metadata: Option<MetadataFact>,
+}
+
+/// A metadata document of a recording session, or a part of a long one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MetadataFact {
+    /// Its number in the recording session, from 1.
+    pub revision: u32,
+    /// The CSeq number of the message that brought it.
+    pub cseq: u32,
+    /// When it came (RFC 3339).
+    pub at: String,
+    /// Why it was not understood; empty where it was.
+    pub quarantined: String,
+    /// Which part of the document, from 0.
+    pub part: u16,
+    /// Of how many.
+    pub parts: u16,
+    /// The part's text.
+    pub text: String,
 }
 
 /// Frame kind call-close.

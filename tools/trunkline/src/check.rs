@@ -88,6 +88,7 @@ fn together(group: &[Next]) -> String {
         .map(|next| match next {
             Next::Target(target) => target.uri.as_str(),
             Next::Request => "the Request-URI's own host",
+            Next::Record => "our own recorder",
         })
         .collect();
     names.join(" with ")

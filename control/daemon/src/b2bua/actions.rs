@@ -19,7 +19,7 @@ impl B2bua {
                 let live = self
                     .calls
                     .values()
-                    .filter(|call| !call.announced && call.transfer_of.is_none());
+                    .filter(|call| !call.announced && call.is_shown());
                 let _ = reply.send(live.map(|call| call.object.clone()).collect());
             }
             Request::Call { id, reply } => {

@@ -26,6 +26,9 @@ impl B2bua {
         path: Path,
         now: &Moment,
     ) {
+        if call.recording_session.is_some() {
+            return self.on_recording_request(call, tx, request, path, now);
+        }
         let id = DialogId::of_request(&request);
         let gone = call.departing.iter().position(|one| {
             let dialog = one.leg.dialog.as_ref();
@@ -171,7 +174,7 @@ impl B2bua {
         self.respond(tx, response, now);
     }
 
-    fn on_bye(
+    pub(super) fn on_bye(
         &mut self,
         call: &mut Call,
         side: Side,

@@ -366,7 +366,7 @@ impl B2bua {
             self.ledger.over(call, now);
             return true;
         }
-        if !call.announced {
+        if !call.announced && call.is_shown() {
             call.announced = true;
             self.active = self.active.saturating_sub(1);
             if let Some(source) = call.source {

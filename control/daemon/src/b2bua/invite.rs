@@ -85,6 +85,9 @@ impl B2bua {
     }
 
     fn on_invite(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
+        if let Some(route) = self.recorder_route(&request) {
+            return self.on_recording_invite(tx, request, path, route, now);
+        }
         if request.headers.contains("Replaces") {
             return match judge(&request) {
                 Ok(()) => self.on_replacing_invite(tx, request, path, now),
@@ -114,7 +117,13 @@ impl B2bua {
         }
     }
 
-    fn refuse(&mut self, tx: ServerTx, request: &Request, refused: Refused, now: &Moment) {
+    pub(super) fn refuse(
+        &mut self,
+        tx: ServerTx,
+        request: &Request,
+        refused: Refused,
+        now: &Moment,
+    ) {
         let (status, headers) = refused;
         let headers: Vec<(&str, &str)> = headers
             .iter()
@@ -155,7 +164,12 @@ impl B2bua {
         Ok((route, groups, offer))
     }
 
-    fn check_limits(&mut self, request: &Request, path: Path, now: &Moment) -> Result<(), Refused> {
+    pub(super) fn check_limits(
+        &mut self,
+        request: &Request,
+        path: Path,
+        now: &Moment,
+    ) -> Result<(), Refused> {
         let retry = || vec![("Retry-After", RETRY_AFTER_S.to_owned())];
         if self.refuses_calls() {
             return Err((503, retry()));
@@ -258,7 +272,7 @@ impl B2bua {
         self.settle(call, now);
     }
 
-    fn new_call(
+    pub(super) fn new_call(
         &mut self,
         key: u64,
         tx: ServerTx,

@@ -251,7 +251,9 @@ impl B2bua {
             } => self.realigned(call, side, client, sequence, now),
             Step::RecordingStarted { number, reply } => {
                 self.recording_started(call, number, failed, reply, now);
+                self.recording_session_started(call, now);
             }
+            Step::RecordingSession(step) => self.recording_session_step(call, step, failed, now),
             Step::RecordingChanged { number, reply } => {
                 self.recording_changed(call, number, failed, reply, now);
             }

@@ -19,7 +19,7 @@ impl B2bua {
     pub(super) fn media_fact(&mut self, call: &mut Call) {
         let change = CallChange {
             reason: "media".to_owned(),
-            legs: call.negotiation.leg_facts(),
+            legs: call.leg_facts(),
             ..CallChange::default()
         };
         self.fact_to_live(call, FactKind::CallChange, &change);

@@ -35,6 +35,7 @@ mod response;
 pub(crate) mod session;
 mod session_id;
 mod sources;
+mod srs;
 mod targets;
 mod transfer;
 
@@ -542,8 +543,8 @@ impl B2bua {
     }
 
     fn publish_call(&mut self, kind: EventKind, call: &Call, now: &Moment) {
-        if call.transfer_of.is_some() {
-            // It is a leg of the call that it rings for.
+        if !call.is_shown() {
+            // It is a leg of the call that it rings for, or no call.
             return;
         }
         self.events

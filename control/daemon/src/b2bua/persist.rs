@@ -1,7 +1,11 @@
 //! The opaque record of a call that the dataplane keeps for us, so that a restarted control goes on
 //! where the last one died.
 
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use trunkline_config::{Config, Route};
 use trunkline_link::limits::RECORD_BYTES_MAX;
 use trunkline_link::message::{Command, Event, LegUpdate, RecordingPhase, Side, SnapshotSession};
 use trunkline_sinks::object;
@@ -72,18 +76,16 @@ impl B2bua {
         if !call.was_answered() || call.closed {
             return;
         }
+        if call.recording_session.is_some() {
+            return self.save_recording_session(call);
+        }
         let Some(saved) = saved_call(call) else {
             return;
         };
-        let Ok(json) = serde_json::to_vec(&saved) else {
+        let Some(record) = pack(VERSION, &saved) else {
+            tracing::warn!(call = %call.object.id, "the call's record is too large: it would not survive a restart");
             return;
         };
-        let mut record = vec![VERSION];
-        record.extend(miniz_oxide::deflate::compress_to_vec(&json, LEVEL));
-        if record.len() > RECORD_BYTES_MAX {
-            tracing::warn!(call = %call.object.id, bytes = record.len(), "the call's record is too large: it would not survive a restart");
-            return;
-        }
         self.command(Command::SessionRecord {
             session: call.key,
             record,
@@ -92,17 +94,14 @@ impl B2bua {
 
     /// Makes a call of a session that an earlier control left behind.
     pub(super) fn restore(&mut self, session: SnapshotSession, now: &Moment) -> bool {
-        let Some(saved) = unpack(&session.record) else {
+        if super::srs::is_record(&session.record) {
+            return self.restore_recording_session(session, now);
+        }
+        let Some(saved) = unpack::<SavedCall>(VERSION, &session.record) else {
             return false;
         };
         let key = session.session;
-        let route = self
-            .config
-            .routes
-            .iter()
-            .find(|route| route.name == saved.route);
-        // The route may be gone from the configuration: the call goes on all the same.
-        let Some(route) = route.or(self.config.routes.first()).cloned() else {
+        let Some(route) = route_of(&self.config, &saved.route) else {
             return false;
         };
         let mut media = Media::new(key, session.interface, saved.media_timeout_ms);
@@ -162,7 +161,7 @@ impl B2bua {
     }
 
     /// What the snapshot says of the session's recording is the truth.
-    fn restore_recordings(
+    pub(super) fn restore_recordings(
         &mut self,
         call: &mut Call,
         live: u64,
@@ -223,7 +222,7 @@ impl B2bua {
         }
     }
 
-    fn resume_ending(&mut self, call: &mut Call, now: &Moment) {
+    pub(super) fn resume_ending(&mut self, call: &mut Call, now: &Moment) {
         let by = call.object.ended_by.unwrap_or(object::EndedBy::Unknown);
         self.end_call(call, by, None, now);
     }
@@ -284,9 +283,25 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
     })
 }
 
-fn unpack(record: &[u8]) -> Option<SavedCall> {
+/// The route of that name; the first one where it is gone from the configuration, for the call goes on
+/// all the same.
+pub(super) fn route_of(config: &Config, name: &str) -> Option<Arc<Route>> {
+    let route = config.routes.iter().find(|route| route.name == name);
+    route.or(config.routes.first()).cloned()
+}
+
+/// A record of this version; `None` when it is too large.
+pub(super) fn pack(version: u8, saved: &impl Serialize) -> Option<Vec<u8>> {
+    let json = serde_json::to_vec(saved).ok()?;
+    let mut record = vec![version];
+    record.extend(miniz_oxide::deflate::compress_to_vec(&json, LEVEL));
+    (record.len() <= RECORD_BYTES_MAX).then_some(record)
+}
+
+/// What a record of this version holds.
+pub(super) fn unpack<T: DeserializeOwned>(wanted: u8, record: &[u8]) -> Option<T> {
     let (version, packed) = record.split_first()?;
-    if *version != VERSION {
+    if *version != wanted {
         return None;
     }
     let json = miniz_oxide::inflate::decompress_to_vec_with_limit(packed, UNPACKED_MAX).ok()?;

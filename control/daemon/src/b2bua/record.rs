@@ -115,6 +115,10 @@ impl B2bua {
             .batches
             .iter()
             .any(|one| matches!(one.then, Step::Restart { number: other } if other == number));
+        let by = match call.recording_session {
+            Some(_) => "client",
+            None => "api",
+        };
         let Some(recording) = call.recording(number) else {
             return;
         };
@@ -126,7 +130,7 @@ impl B2bua {
             return;
         }
         let before = recording.phase;
-        recording.confirmed(phase, at_mono_ns, origin_mono_ns, streams, "api");
+        recording.confirmed(phase, at_mono_ns, origin_mono_ns, streams, by);
         if before == Phase::Starting {
             // `recording_started` follows with the command's answer.
             recording.object.started_at = now.utc;
@@ -386,7 +390,13 @@ fn new_recording(call: &Call, now: &Moment) -> Recording {
         attributes: call.object.attributes.clone(),
         kept: None,
     };
-    Recording::new(object, recording_number())
+    let one_channel = call
+        .recording_session
+        .as_ref()
+        .is_some_and(|session| !session.lines.has_two_channels());
+    let mut recording = Recording::new(object, recording_number());
+    recording.one_channel = one_channel;
+    recording
 }
 
 fn sip_call_ids(call: &Call) -> Vec<String> {
@@ -399,6 +409,9 @@ fn sip_call_ids(call: &Call) -> Vec<String> {
 
 /// Who took part since a recording began, in the order of joining.
 fn participants(call: &Call, started_at: Timestamp) -> Vec<object::Participant> {
+    if let Some(session) = &call.recording_session {
+        return session.parties.shown(started_at);
+    }
     call.parties
         .iter()
         .filter(|party| party.to.is_none_or(|left| left.0 > started_at.0))
@@ -429,6 +442,9 @@ pub(super) fn refresh_participants(call: &mut Call, number: u64) {
 /// Everybody who took part in the call, for its recordings' facts.
 pub(super) fn participant_facts(call: &Call) -> Vec<ParticipantFact> {
     let ended = call.object.ended_at;
+    if let Some(session) = &call.recording_session {
+        return session.parties.facts(ended);
+    }
     let text = |at: Timestamp| at.to_string();
     call.parties
         .iter()
@@ -461,7 +477,8 @@ fn open_fact(call: &Call, recording: &Recording) -> Vec<u8> {
             .map(|at| at.to_string())
             .unwrap_or_default(),
         participants: participant_facts(call),
-        legs: call.negotiation.leg_facts(),
+        legs: call.leg_facts(),
+        recording_session: call.recording_session.is_some(),
         attributes: call.object.attributes.clone(),
         keep_on_demand: recording.object.kept == Some(false),
     };

@@ -32,6 +32,8 @@ pub(super) fn groups(route: &Route, request: &Request, path: Path) -> Result<Gro
             let found = match next {
                 Next::Target(target) => target_destination(target, route, request),
                 Next::Request => request_destination(request, path),
+                // Only an INVITE that comes in can be a recording session.
+                Next::Record => Err((403, Vec::new())),
             };
             match found {
                 Ok(destination) => usable.push(destination),

@@ -19,6 +19,7 @@ use trunkline_sip::message::{Headers, Request, Response, Uri};
 use trunkline_sip::transaction::{ClientTx, FlowId, ServerTx, Target, Transport};
 
 use crate::api::handle::ActionError;
+use crate::siprec::server;
 pub use invitation::{Awaited, Branch, Destination, Failure, HostName, Invitation};
 use media::Media;
 use negotiation::{Heard, Negotiation};
@@ -265,6 +266,8 @@ pub enum Step {
         /// Its CSeq number.
         sequence: u32,
     },
+    /// A recording session that a client has with us.
+    RecordingSession(server::Step),
     /// A recording's start was asked for.
     RecordingStarted {
         /// Its number.
@@ -355,6 +358,8 @@ pub struct Call {
     pub transfer: Option<Transfer>,
     /// The call whose transfer this one rings the target of. Such a call is shown to nobody.
     pub transfer_of: Option<u64>,
+    /// It is no call but a recording session that a client has with us: one leg, nothing relayed.
+    pub recording_session: Option<Box<server::Session>>,
     /// Legs that were transferred away and are not over.
     pub departing: Vec<Departing>,
     /// What we offer a side by ourselves, at most one at a time.
@@ -416,6 +421,7 @@ impl Call {
             shown: [0, 1],
             transfer: None,
             transfer_of: None,
+            recording_session: None,
             departing: Vec::new(),
             own_offer: None,
             consulted_by: None,
@@ -423,6 +429,19 @@ impl Call {
             at_once: 1,
             source: None,
             private: [false; 2],
+        }
+    }
+
+    /// Whether it is a call that people know of.
+    pub fn is_shown(&self) -> bool {
+        self.transfer_of.is_none() && self.recording_session.is_none()
+    }
+
+    /// What each side may send, for the recording's facts.
+    pub fn leg_facts(&self) -> Vec<trunkline_sn3::facts::LegFact> {
+        match &self.recording_session {
+            Some(session) => session.lines.leg_facts(),
+            None => self.negotiation.leg_facts(),
         }
     }
 

@@ -80,6 +80,9 @@ pub struct Recording {
     pub failure: bool,
     /// Whether the call's end (rather than a `stop`) ended it.
     pub with_call: bool,
+    /// Only one side is to be heard at all: that it is alone is no fault.
+    #[serde(default)]
+    pub one_channel: bool,
     /// Streams of dataplanes that died, whose numbers are final.
     #[serde(skip)]
     earlier: Vec<StreamCounts>,
@@ -111,6 +114,7 @@ impl Recording {
             chain_head: chain::START,
             failure: false,
             with_call: false,
+            one_channel: false,
             earlier: Vec::new(),
             streams: Vec::new(),
             covered_max_ms: None,
@@ -295,7 +299,8 @@ impl Recording {
     /// The verdict as things stand.
     pub fn judge(&mut self) {
         let receipt = self.object.receipt.clone().unwrap_or_default();
-        self.object.verdict = Some(verdict(&receipt, self.failure));
+        let sides = if self.one_channel { 1 } else { 2 };
+        self.object.verdict = Some(verdict(&receipt, self.failure, sides));
     }
 
     /// Durable: the last word.

@@ -295,6 +295,19 @@ impl Agent {
         self.request(method, headers, now)
     }
 
+    /// A request inside the dialog with a body.
+    pub fn request_with_body(
+        &mut self,
+        method: Method,
+        kind: &str,
+        body: &str,
+        now: Instant,
+    ) -> usize {
+        let mut request = self.dialog.as_mut().unwrap().request(method).unwrap();
+        request.set_body(kind, body);
+        self.send(request, super::US.parse().unwrap(), now)
+    }
+
     /// UPDATE with an offer.
     pub fn update(&mut self, sdp: &str, now: Instant) -> usize {
         let dialog = self.dialog.as_mut().unwrap();

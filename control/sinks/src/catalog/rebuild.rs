@@ -65,7 +65,9 @@ pub fn rebuild(
             continue;
         };
         let recording = recording_of(open, &capture);
-        enter_call(&mut calls, open, capture.facts(), &recording);
+        if !open.recording_session {
+            enter_call(&mut calls, open, capture.facts(), &recording);
+        }
         catalog.put_recording(&recording, storage)?;
         report.recordings += 1;
     }

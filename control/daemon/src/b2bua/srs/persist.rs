@@ -1,0 +1,105 @@
+//! The record from which a restarted control goes on with a recording session.
+
+use serde::{Deserialize, Serialize};
+use trunkline_link::message::{Command, Side, SnapshotSession};
+use trunkline_sinks::object;
+
+use crate::b2bua::B2bua;
+use crate::b2bua::persist::{SavedLeg, pack, route_of, unpack};
+use crate::call::media::Media;
+use crate::call::negotiation::Negotiation;
+use crate::call::recording::Recording;
+use crate::call::{Call, Phase};
+use crate::clock::Moment;
+use crate::siprec::server::Session;
+use crate::siprec::server::session::SavedSession;
+
+/// Version of the record's layout; the high bit tells it from a call's.
+const VERSION: u8 = 0x81;
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    object: object::Call,
+    route: String,
+    leg: SavedLeg,
+    session: SavedSession,
+    media_timeout_ms: u32,
+    recordings: Vec<Recording>,
+    answered_mono_ns: u64,
+    ending: bool,
+}
+
+/// Whether a record is a recording session's.
+pub(in crate::b2bua) fn is_record(record: &[u8]) -> bool {
+    record.first() == Some(&VERSION)
+}
+
+impl B2bua {
+    pub(in crate::b2bua) fn save_recording_session(&mut self, call: &Call) {
+        let saved = call.recording_session.as_ref().and_then(|session| {
+            Some(Saved {
+                object: call.object.clone(),
+                route: call.route.name.clone(),
+                leg: SavedLeg::of(call.leg(Side::Caller))?,
+                session: session.save()?,
+                media_timeout_ms: call.media.media_timeout_ms,
+                recordings: call.recordings.clone(),
+                answered_mono_ns: call.answered_mono_ns,
+                ending: call.phase == Phase::Ending,
+            })
+        });
+        let Some(record) = saved.and_then(|saved| pack(VERSION, &saved)) else {
+            tracing::warn!(session = %call.object.id, "a recording session's record is too large: it would not survive a restart");
+            return;
+        };
+        let session = call.key;
+        self.command(Command::SessionRecord { session, record });
+    }
+
+    /// Makes a recording session of one that an earlier control left behind.
+    pub(in crate::b2bua) fn restore_recording_session(
+        &mut self,
+        snapshot: SnapshotSession,
+        now: &Moment,
+    ) -> bool {
+        let Some(saved) = unpack::<Saved>(VERSION, &snapshot.record) else {
+            return false;
+        };
+        let Some(route) = route_of(&self.config, &saved.route) else {
+            return false;
+        };
+        let Some(session) = Session::load(saved.session, &route.codecs) else {
+            return false;
+        };
+        let key = snapshot.session;
+        let mut media = Media::new(key, snapshot.interface, saved.media_timeout_ms);
+        media.open = snapshot.media;
+        let leg = saved.leg.restored(now);
+        for update in session
+            .lines
+            .leg_updates(key, leg.remote.ip(), self.config.sip.nat)
+        {
+            // Told to the former control's dataplane already: only remembered here.
+            let _ = media.leg_command(update);
+        }
+        if let Some(dialog) = &leg.dialog {
+            self.dialogs.insert(dialog.id(), (key, Side::Caller));
+        }
+        let mut callee = leg.clone();
+        (callee.dialog, callee.session, callee.over) = (None, None, true);
+        let negotiation = Negotiation::new([0, 0]);
+        let mut call = Box::new(Call {
+            phase: Phase::Answered,
+            recordings: saved.recordings,
+            answered_mono_ns: saved.answered_mono_ns,
+            recording_session: Some(Box::new(session)),
+            ..Call::new(key, saved.object, route, [leg, callee], media, negotiation)
+        });
+        self.restore_recordings(&mut call, snapshot.recording, snapshot.phase, now);
+        if saved.ending {
+            self.resume_ending(&mut call, now);
+        }
+        self.settle(call, now);
+        true
+    }
+}

@@ -1,0 +1,424 @@
+//! The m-lines of a recording session: which of them are captured, each at a place of its own (a medium
+//! and a side) of one session of the dataplane, and what we answer.
+//!
+//! Nothing is relayed, so both sides of a medium are two streams that come in. The first audio line is on
+//! the caller's side (the WAV's left), all others on the callee's, as far as there are media for it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use trunkline_link::limits::MEDIA_MAX;
+use trunkline_link::message::{LegUpdate, MediaKind, MediaOpen, Payload, Side, leg_flags};
+use trunkline_sdp::{
+    Codec, Description, Direction, Media, OriginState, Ours, RelayKind, SdpError, negotiated,
+    sendable, write_received,
+};
+use trunkline_sn3::facts::{LegFact, PayloadFact};
+
+use crate::call::negotiation::media::codec_id;
+
+/// Where an m-line is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Index of the dataplane session's medium.
+    pub media: u8,
+    /// Whether on the callee's side of it.
+    pub second: bool,
+}
+
+impl Place {
+    /// The side of the medium.
+    #[must_use]
+    pub const fn side(self) -> Side {
+        if self.second {
+            Side::Callee
+        } else {
+            Side::Caller
+        }
+    }
+
+    /// The channel of the WAV.
+    #[must_use]
+    pub const fn channel(self) -> u8 {
+        self.second as u8
+    }
+}
+
+/// The m-lines as agreed.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    /// By m-line; `None` = refused so far.
+    places: Vec<Option<Place>>,
+    /// By medium.
+    kinds: Vec<RelayKind>,
+    origin: OriginState,
+    offer: Option<(String, Description)>,
+    answer: Option<(String, Description)>,
+    codecs: Vec<String>,
+}
+
+/// What of it survives a restart of control.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedLines {
+    places: Vec<Option<Place>>,
+    kinds: Vec<RelayKind>,
+    origin: OriginState,
+    offer: String,
+    answer: String,
+}
+
+/// Codecs that a recording can be turned into sound from.
+const PLAYABLE: [Codec; 7] = [
+    Codec::Pcmu,
+    Codec::Pcma,
+    Codec::G722,
+    Codec::Opus,
+    Codec::L16,
+    Codec::G729,
+    Codec::Gsm,
+];
+
+impl Lines {
+    /// None yet. `codecs` names those that are taken (all, if none is named).
+    #[must_use]
+    pub fn new(session_id: u64, codecs: &[String]) -> Self {
+        Self {
+            places: Vec::new(),
+            kinds: Vec::new(),
+            origin: OriginState::new(session_id),
+            offer: None,
+            answer: None,
+            codecs: codecs.to_vec(),
+        }
+    }
+
+    /// Reads an offer, of which only the codecs that are taken count.
+    ///
+    /// # Errors
+    /// It cannot be read, or nothing of it can be captured.
+    pub fn read(&self, bytes: &[u8]) -> Result<(String, Description), SdpError> {
+        let kept;
+        let bytes = if self.codecs.is_empty() {
+            bytes
+        } else {
+            kept = trunkline_sdp::keep_codecs(bytes, &self.codecs)?;
+            &kept
+        };
+        let description = Description::parse(bytes)?;
+        let usable = |media: &Media| media.relay_kind().is_some();
+        let idle = description.media.iter().all(|media| media.port == 0);
+        let disabled = idle && self.offer.is_some();
+        if !(disabled || description.media.iter().any(usable)) {
+            let refusals = description.media.iter().filter_map(Media::refusal);
+            return Err(refusals
+                .max_by_key(|one| *one != trunkline_sdp::Refusal::Disabled)
+                .map_or(SdpError::NoAudio, SdpError::Refused));
+        }
+        Ok((String::from_utf8_lossy(bytes).into_owned(), description))
+    }
+
+    /// Takes an offer in: places for lines that have none yet, those in `first` before the others. True
+    /// when media were added, for which ports are to be asked.
+    pub fn take(&mut self, offer: (String, Description), first: &[usize]) -> bool {
+        let before = self.kinds.len();
+        let count = offer.1.media.len();
+        self.places.resize(self.places.len().max(count), None);
+        let rest = (0..count).filter(|line| !first.contains(line));
+        let order: Vec<usize> = first.iter().copied().chain(rest).collect();
+        for audio in [true, false] {
+            for &line in &order {
+                let kind = offer.1.media.get(line).and_then(Media::relay_kind);
+                let Some(kind) = kind.filter(|kind| (*kind == RelayKind::Audio) == audio) else {
+                    continue;
+                };
+                let known = self.places[line];
+                if known.is_none_or(|place| self.kinds[usize::from(place.media)] != kind) {
+                    self.places[line] = self.free_place(kind);
+                }
+            }
+        }
+        self.offer = Some(offer);
+        self.kinds.len() > before
+    }
+
+    /// A place that no line has: the second side of a medium before the first, so that all but the
+    /// first line of a kind are on the same channel.
+    fn free_place(&mut self, kind: RelayKind) -> Option<Place> {
+        let is_free = |place: &Place| !self.places.contains(&Some(*place));
+        let of_kind = |second: bool| {
+            let media = (0..self.kinds.len()).filter(|&index| self.kinds[index] == kind);
+            media.filter_map(move |index| {
+                let media = u8::try_from(index).ok()?;
+                Some(Place { media, second })
+            })
+        };
+        if let Some(place) = of_kind(true).find(is_free) {
+            return Some(place);
+        }
+        if self.kinds.len() < MEDIA_MAX {
+            let second = self.kinds.contains(&kind);
+            self.kinds.push(kind);
+            let media = u8::try_from(self.kinds.len() - 1).ok()?;
+            return Some(Place { media, second });
+        }
+        of_kind(false).find(is_free)
+    }
+
+    /// The dataplane session's media, with the ports already known.
+    #[must_use]
+    pub fn wanted(&self, known: &[MediaOpen]) -> Vec<MediaOpen> {
+        let kind = |kind| match kind {
+            RelayKind::Audio => MediaKind::Audio,
+            RelayKind::OpaqueRtp => MediaKind::OpaqueRtp,
+            RelayKind::OpaqueDatagram => MediaKind::OpaqueDatagram,
+        };
+        let kinds = self.kinds.iter().enumerate();
+        kinds
+            .map(|(index, one)| MediaOpen {
+                kind: kind(*one),
+                ports: known.get(index).map_or([0; 2], |open| open.ports),
+            })
+            .collect()
+    }
+
+    /// The answer to the offer taken last: `recvonly` (`inactive` where nothing is sent), labels as they
+    /// are, port 0 for lines that have no place.
+    ///
+    /// # Errors
+    /// Nothing was offered.
+    pub fn answer(&mut self, open: &[MediaOpen], address: IpAddr) -> Result<String, SdpError> {
+        let Some((_, offer)) = &self.offer else {
+            return Err(SdpError::AnswerMismatch("nothing was offered"));
+        };
+        let port = |line: usize| {
+            let place = self.place(line)?;
+            Some(open.get(usize::from(place.media))?.ports[place.side() as usize])
+        };
+        let ports: Vec<Option<u16>> = (0..offer.media.len()).map(port).collect();
+        let ours = Ours {
+            address,
+            ports: &ports,
+        };
+        let written = write_received(offer, &PLAYABLE, &ours, &mut self.origin);
+        let description = Description::parse(written.text.as_bytes())?;
+        self.answer = Some((written.text.clone(), description));
+        Ok(written.text)
+    }
+
+    /// What was answered last.
+    #[must_use]
+    pub fn answered(&self) -> Option<&str> {
+        self.answer.as_ref().map(|(text, _)| text.as_str())
+    }
+
+    /// Where an m-line of the offer in force is captured; `None` when it is not.
+    #[must_use]
+    pub fn place(&self, line: usize) -> Option<Place> {
+        let media = self.offer.as_ref()?.1.media.get(line)?;
+        let place = (*self.places.get(line)?)?;
+        (media.relay_kind() == Some(self.kinds[usize::from(place.media)])).then_some(place)
+    }
+
+    /// The m-lines of the offer in force, for the binding of participants: labels in order.
+    #[must_use]
+    pub fn labels(&self) -> Vec<trunkline_siprec::binding::Line> {
+        let media = self.offer.iter().flat_map(|(_, offer)| &offer.media);
+        media.map(label_line).collect()
+    }
+
+    /// The m-line that is captured at a place.
+    #[must_use]
+    pub fn line_at(&self, media: u8, side: Side) -> Option<usize> {
+        (0..self.places.len()).find(|&line| {
+            self.place(line)
+                .is_some_and(|place| place.media == media && place.side() == side)
+        })
+    }
+
+    /// Whether the sender sends anything by what is agreed.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        (0..self.places.len()).any(|line| self.direction(line).sends())
+    }
+
+    /// Whether lines on both channels send.
+    #[must_use]
+    pub fn channels_sent(&self) -> [bool; 2] {
+        let mut sent = [false; 2];
+        for line in 0..self.places.len() {
+            if let Some(place) = self.place(line)
+                && self.direction(line).sends()
+            {
+                sent[usize::from(place.channel())] = true;
+            }
+        }
+        sent
+    }
+
+    /// Whether there is audio on both channels, sent now or not.
+    #[must_use]
+    pub fn has_two_channels(&self) -> bool {
+        let audio = |place: &Place| self.kinds[usize::from(place.media)] == RelayKind::Audio;
+        let places = self.places.iter().flatten().filter(|place| audio(place));
+        places.fold([false; 2], |mut seen, place| {
+            seen[usize::from(place.channel())] = true;
+            seen
+        }) == [true; 2]
+    }
+
+    /// What the sender does on an m-line.
+    #[must_use]
+    pub fn direction(&self, line: usize) -> Direction {
+        match self.both(line) {
+            Some((own, far)) if self.place(line).is_some() => negotiated(own, far).0,
+            _ => Direction::Inactive,
+        }
+    }
+
+    fn both(&self, line: usize) -> Option<(&Media, &Media)> {
+        let offer = &self.offer.as_ref()?.1;
+        let answer = &self.answer.as_ref()?.1;
+        Some((offer.media.get(line)?, answer.media.get(line)?))
+    }
+
+    /// What the dataplane has to know: each line that is captured, and places that are out of use.
+    #[must_use]
+    pub fn leg_updates(&self, session: u64, signalling: IpAddr, nat: bool) -> Vec<LegUpdate> {
+        let mut updates = Vec::new();
+        for (line, place) in self.places.iter().enumerate() {
+            let Some(place) = place else { continue };
+            let both = self.both(line).filter(|_| self.place(line).is_some());
+            let mut update = LegUpdate {
+                session,
+                media: place.media,
+                side: place.side(),
+                flags: 0,
+                rtp: None,
+                rtcp: None,
+                signalling: Some(signalling),
+                payloads: Vec::new(),
+                restore: None,
+            };
+            if let Some((own, far)) = both {
+                describe(&mut update, own, far, nat);
+            }
+            updates.push(update);
+        }
+        updates
+    }
+
+    /// What each line may bring, for the recording's facts.
+    #[must_use]
+    pub fn leg_facts(&self) -> Vec<LegFact> {
+        let lines = 0..self.places.len();
+        lines
+            .filter_map(|line| {
+                let (place, (own, far)) = (self.place(line)?, self.both(line)?);
+                let payloads = sendable(Some(own), Some(far));
+                Some(LegFact {
+                    side: place.channel(),
+                    media: place.media,
+                    kind: own.kind.clone(),
+                    ptime_ms: own.ptime_ms.unwrap_or(0),
+                    payloads: payloads
+                        .into_iter()
+                        .map(|one| PayloadFact {
+                            pt: one.pt,
+                            codec: one.name,
+                            clock_hz: one.clock_hz,
+                            channels: one.channels,
+                            fmtp: one.fmtp,
+                        })
+                        .collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// The audio codec of the first line, for display.
+    #[must_use]
+    pub fn codec(&self) -> Option<String> {
+        let audio = |line: &usize| {
+            self.place(*line)
+                .is_some_and(|place| self.kinds[usize::from(place.media)] == RelayKind::Audio)
+        };
+        let (own, far) = self.both((0..self.places.len()).find(audio)?)?;
+        let voice = |one: &&trunkline_sdp::Sendable| {
+            !matches!(one.codec, Codec::TelephoneEvent | Codec::ComfortNoise)
+        };
+        let list = sendable(Some(own), Some(far));
+        list.iter().find(voice).map(|one| one.name.clone())
+    }
+
+    /// What has to be kept over a restart, once an offer was answered.
+    #[must_use]
+    pub fn save(&self) -> Option<SavedLines> {
+        Some(SavedLines {
+            places: self.places.clone(),
+            kinds: self.kinds.clone(),
+            origin: self.origin.clone(),
+            offer: self.offer.as_ref()?.0.clone(),
+            answer: self.answer.as_ref()?.0.clone(),
+        })
+    }
+
+    /// The counterpart of [`Self::save`].
+    #[must_use]
+    pub fn load(saved: SavedLines, codecs: &[String]) -> Option<Self> {
+        let media = saved.kinds.len();
+        let sound = |place: &Place| usize::from(place.media) < media;
+        if !saved.places.iter().flatten().all(sound) {
+            return None;
+        }
+        let parse = |text: String| {
+            let description = Description::parse(text.as_bytes()).ok()?;
+            Some((text, description))
+        };
+        Some(Self {
+            places: saved.places,
+            kinds: saved.kinds,
+            origin: saved.origin,
+            offer: Some(parse(saved.offer)?),
+            answer: Some(parse(saved.answer)?),
+            codecs: codecs.to_vec(),
+        })
+    }
+}
+
+/// An m-line's label.
+fn label_line(media: &Media) -> trunkline_siprec::binding::Line {
+    let label = media.attributes.iter().find(|one| one.is("label"));
+    trunkline_siprec::binding::Line {
+        label: label.and_then(|one| one.value.clone()),
+    }
+}
+
+/// The labels of a description that is not in force yet.
+#[must_use]
+pub fn labels_of(description: &Description) -> Vec<trunkline_siprec::binding::Line> {
+    description.media.iter().map(label_line).collect()
+}
+
+fn describe(update: &mut LegUpdate, own: &Media, far: &Media, nat: bool) {
+    update.flags = leg_flags::LEARN;
+    if nat {
+        update.flags |= leg_flags::NAT;
+    }
+    if own.rtcp_mux && far.rtcp_mux {
+        update.flags |= leg_flags::RTCP_MUX;
+    }
+    if negotiated(own, far).0.sends() {
+        update.flags |= leg_flags::EXPECT_MEDIA;
+    }
+    update.rtp = own.rtp_address();
+    update.rtcp = own.rtcp_address();
+    update.payloads = sendable(Some(own), Some(far))
+        .iter()
+        .map(|one| Payload {
+            pt: one.pt,
+            to_pt: one.to_pt,
+            codec: codec_id(one.codec),
+            clock_hz: one.clock_hz,
+        })
+        .collect();
+}

@@ -30,6 +30,16 @@ impl Backend {
         Self::Uring,
     ];
 
+    /// The best one that this machine allows.
+    #[must_use]
+    pub fn best() -> Self {
+        #[cfg(feature = "uring")]
+        if uring::is_allowed() {
+            return Self::Uring;
+        }
+        Self::Tokio
+    }
+
     /// Its word.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -41,7 +51,7 @@ impl Backend {
     }
 }
 
-/// Writes a new file by the best backend that is built in; it is durable on return, its name is not.
+/// Writes a new file by the best backend; it is durable on return, its name is not.
 ///
 /// # Errors
 /// Those of the disk and of `produce`; the file is gone then.
@@ -49,7 +59,7 @@ pub fn write_file<T: Send>(
     path: &Path,
     produce: impl FnOnce(&mut dyn Write) -> io::Result<T> + Send,
 ) -> io::Result<T> {
-    write_file_by(Backend::ALL[Backend::ALL.len() - 1], path, produce)
+    write_file_by(Backend::best(), path, produce)
 }
 
 /// [`write_file`] by a backend. `produce` runs on a thread of its own.

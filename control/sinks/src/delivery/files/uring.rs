@@ -5,10 +5,28 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::OnceLock;
+use tokio_uring::Runtime;
 use tokio_uring::fs::File;
 
+fn runtime() -> io::Result<Runtime> {
+    Runtime::new(&tokio_uring::builder())
+}
+
+/// Kernels and containers may forbid io_uring; it is tried once.
+pub(super) fn is_allowed() -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| match runtime() {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(%error, "files are not written by io_uring");
+            false
+        }
+    })
+}
+
 pub(super) fn write(path: &Path, mut chunks: Incoming) -> io::Result<()> {
-    tokio_uring::start(async {
+    runtime()?.block_on(async {
         let file = Rc::new(File::create(path).await?);
         let mut under_way = VecDeque::new();
         let mut offset = 0;

@@ -1,6 +1,9 @@
 //! How much fits: open files, sockets, extents. Logged at start, so that an operator knows.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use trunkline_config::Config;
@@ -154,6 +157,67 @@ impl Capacity {
     }
 }
 
+/// What the disk takes, as tried at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRate {
+    /// Bytes a second.
+    pub bytes_per_s: u64,
+}
+
+impl DiskRate {
+    /// Writes a file for a tenth of a second or 16 MiB, makes it durable, and removes it.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn measure(directory: &Path) -> io::Result<Self> {
+        const BLOCK: usize = 1 << 20;
+        const BLOCKS_MAX: usize = 16;
+        const TIME: Duration = Duration::from_millis(100);
+        let path = directory.join("disk-rate");
+        let block = vec![0x5au8; BLOCK];
+        let start = Instant::now();
+        let written = File::create(&path).and_then(|mut file| {
+            let mut blocks = 0;
+            while blocks < BLOCKS_MAX && (blocks == 0 || start.elapsed() < TIME) {
+                file.write_all(&block)?;
+                blocks += 1;
+            }
+            file.sync_data()?;
+            Ok(blocks * BLOCK)
+        });
+        let taken = start.elapsed().as_secs_f64().max(1e-6);
+        let removed = std::fs::remove_file(&path);
+        let written = written?;
+        removed?;
+        Ok(Self {
+            bytes_per_s: (written as f64 / taken) as u64,
+        })
+    }
+
+    /// Calls that it has room for when all are recorded.
+    #[must_use]
+    pub const fn calls(self) -> u64 {
+        self.bytes_per_s / RECORDED_BYTES_PER_S
+    }
+
+    /// The log line, and a warning when it is less than `calls_max` recorded calls take.
+    pub fn log(self, calls_max: Option<u32>) {
+        let (disk_mib_per_s, calls) = (self.bytes_per_s / (1 << 20), self.calls());
+        tracing::info!(
+            disk_mib_per_s,
+            recorded_calls_by_disk = calls,
+            "capacity of the disk, tried just now"
+        );
+        if let Some(calls_max) = calls_max.filter(|limit| u64::from(*limit) > calls) {
+            tracing::warn!(
+                calls_max,
+                recorded_calls_by_disk = calls,
+                "the disk may not keep up with that many recorded calls"
+            );
+        }
+    }
+}
+
 /// Raises the limit of open files as far as it goes: the limit then.
 ///
 /// # Errors
@@ -199,6 +263,19 @@ mod tests {
         assert_eq!(in_rings.calls(), 4_096);
         let shared = Capacity::of(&config, 1, PortSockets::Shared, 1_024, 1 << 20);
         assert_eq!((shared.calls(), shared.slots_a_worker), (4_096, 16_384));
+    }
+
+    #[test]
+    fn a_disk_is_tried_and_left_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let rate = DiskRate::measure(directory.path()).unwrap();
+        assert!(rate.bytes_per_s > 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        let ten = DiskRate {
+            bytes_per_s: 10 * RECORDED_BYTES_PER_S,
+        };
+        assert_eq!(ten.calls(), 10);
+        assert!(DiskRate::measure(&directory.path().join("none")).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The recorder: a cold thread that seals the workers' extents and writes them to segments.
 //!
-//! One turn: take what workers closed, write batches, make them durable once a second (sooner when a
-//! recording ends), hand free extents back. When the disk refuses, extents wait for a bounded time
+//! One turn: take what workers closed, write it in batches of a mebibyte (or what there is when a checkpoint
+//! is due), make it durable once a second (sooner when a recording ends), hand free extents back. When the disk refuses, extents wait for a bounded time
 //! and are then given up and counted; nothing here ever holds up a worker.
 //!
 //! Its files: `message` what it is told and tells, `track` what it knows of each recording, `series`

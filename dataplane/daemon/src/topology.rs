@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use nix::fcntl::{Flock, FlockArg};
-use trunkline_config::{Config, Cores, Dtmf, Writer};
+use trunkline_config::{Config, Cores, Dtmf, Record, Route, Writer};
 use trunkline_device::{Backend, Config as DeviceConfig, Opened, RouteSeat, Routes, UringDevice};
 use trunkline_link::attach::Server;
 use trunkline_link::counters::{ConductorCounter, CounterWriter, Counters};
@@ -41,7 +41,9 @@ use trunkline_link::shared_map::duplicate;
 use trunkline_sn3::Keys;
 use trunkline_sn3::file::Way;
 
-use crate::capacity::{Capacity, FILES_RESERVED, PortSockets, memory_available, raise_file_limit};
+use crate::capacity::{
+    Capacity, DiskRate, FILES_RESERVED, PortSockets, memory_available, raise_file_limit,
+};
 use crate::conductor::{Conductor, Parts, RecorderSeat, StopSignal, Timing};
 use crate::ports::{PortPool, keeps_out_of};
 use crate::recorder::{self, CaptureQueues, RecorderParts, RecorderSettings};
@@ -167,6 +169,7 @@ pub fn run(config: &Config, timing: Timing, stop: &mut impl StopSignal) -> Resul
         timing,
     });
     capacity.log(without_sockets);
+    try_disk(config);
     tracing::info!(socket = %socket.display(), workers = cores.len(), "ready");
     // Without systemd there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -213,7 +216,28 @@ fn check_calls_max(config: &Config, capacity: &Capacity) -> Result<()> {
     if u64::from(limit) > capacity.calls() {
         bail!("sip.calls_max = {limit} does not fit: {}", capacity.room());
     }
+    let records = |route: &Arc<Route>| route.record != Record::No;
+    if config.routes.iter().any(records) && u64::from(limit) > capacity.calls_by_memory {
+        bail!(
+            "sip.calls_max = {limit} does not fit: memory has room for {} recorded calls",
+            capacity.calls_by_memory
+        );
+    }
     Ok(())
+}
+
+/// Says what the disk takes, without keeping anybody waiting. It may be busy just now, so that nothing is
+/// refused for it.
+fn try_disk(config: &Config) {
+    let (data_dir, calls_max) = (config.data_dir.clone(), config.sip.calls_max);
+    let tried = std::thread::Builder::new().name("disk-rate".into());
+    let spawned = tried.spawn(move || match DiskRate::measure(&data_dir) {
+        Ok(rate) => rate.log(calls_max),
+        Err(error) => tracing::warn!(%error, "the disk's rate is not known"),
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the disk's rate is not known");
+    }
 }
 
 /// An address that is not this machine's would refuse every call: better not to start.

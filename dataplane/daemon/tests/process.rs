@@ -69,6 +69,11 @@ fn the_log_says_what_was_chosen_and_what_fits() {
         ] {
             assert!(log.contains(word), "no {word} in:\n{log}");
         }
+        let deadline = std::time::Instant::now() + common::PATIENCE;
+        while !dataplane.log().contains("recorded_calls_by_disk=") {
+            assert!(std::time::Instant::now() < deadline, "{}", dataplane.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

@@ -75,11 +75,13 @@ impl Bytes {
 
     /// These bytes are going to be read: the disk is asked for them at once.
     pub(crate) fn will_read(&self, bytes: Range<usize>) {
+        // What the kernel takes of one such hint is limited.
+        const STEP: usize = 1 << 20;
         if let Self::Map(map) = self {
             let end = bytes.end.min(map.len());
-            if bytes.start < end {
+            for start in (bytes.start..end).step_by(STEP) {
                 // A hint: without it they are read page by page.
-                let _ = map.advise_range(Advice::WillNeed, bytes.start, end - bytes.start);
+                let _ = map.advise_range(Advice::WillNeed, start, STEP.min(end - start));
             }
         }
     }

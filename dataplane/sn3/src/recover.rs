@@ -213,9 +213,11 @@ fn rechain(
     entries: &mut [(u32, ExtentHeader)],
     repairs: &mut Repairs,
 ) {
+    let hashed = hash_all(reader, entries);
     let mut links = HashMap::<u32, Link>::new();
     let mut chains = Follower::default();
     for (page, header) in entries {
+        let known = hashed.get(page);
         let repaired = repairs.iter_mut().find(|(repaired, _)| repaired == page);
         let bytes = match &repaired {
             Some((_, bytes)) => bytes.as_slice(),
@@ -227,7 +229,10 @@ fn rechain(
             (segment, page) => link_of(directory, segment, page),
         };
         if let Some(previous) = chains.previous(header, before)
-            && link.is_some_and(|link| chain::link(&previous, bytes) != link)
+            && link.is_some_and(|link| match known {
+                Some((before, own)) if *before == previous && repaired.is_none() => *own != link,
+                _ => chain::link(&previous, bytes) != link,
+            })
         {
             let mut relinked = bytes.to_vec();
             header.flags |= extent_flags::RECOVERED;
@@ -241,6 +246,39 @@ fn rechain(
         chains.note(header, link);
         links.extend(link.map(|link| (*page, link)));
     }
+}
+
+/// By page: the link that an extent's stands on as written, and what its own is then. Most chains are as
+/// written, and so can be hashed side by side.
+fn hash_all(reader: &SegmentReader, entries: &[(u32, ExtentHeader)]) -> HashMap<u32, (Link, Link)> {
+    let bytes_of = |page: u32, header: &ExtentHeader| reader.raw(page, header.bytes());
+    let stored: HashMap<u32, Link> = entries
+        .iter()
+        .filter_map(|(page, header)| {
+            let link = chain::stored(bytes_of(*page, header), header)?;
+            Some((*page, link))
+        })
+        .collect();
+    let hash = |(page, header): &(u32, ExtentHeader)| {
+        let here = header.prev_segment == reader.number() && stored.contains_key(page);
+        let before = *stored.get(&header.prev_page).filter(|_| here)?;
+        let own = chain::link(&before, bytes_of(*page, header));
+        Some((*page, (before, own)))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = entries.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let hash = &hash;
+        let workers: Vec<_> = entries
+            .chunks(part)
+            .map(|part| scope.spawn(move || part.iter().filter_map(hash).collect::<Vec<_>>()))
+            .collect();
+        workers
+            .into_iter()
+            .filter_map(|worker| worker.join().ok())
+            .flatten()
+            .collect()
+    })
 }
 
 /// The link of the extent at a place in a directory of segments; `None` when it cannot be read or has

@@ -1,4 +1,5 @@
-//! Project tasks: `cargo xtask ci`, `cargo xtask bench NAME`, `cargo xtask flood`, `cargo demo`.
+//! Project tasks: `cargo xtask ci`, `cargo xtask bench NAME`, `cargo xtask flood`, `cargo xtask
+//! soak`, `cargo demo`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -7,6 +8,7 @@ mod command;
 mod demo;
 mod flood;
 mod instructions;
+mod soak;
 mod systemd;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,8 @@ enum Task {
     Instructions(instructions::Options),
     /// Throw a million random and mutated messages at a running control beside calls.
     Flood(flood::Options),
+    /// Kill either process two hundred times under load, and check every recording.
+    Soak(soak::Options),
     /// Build everything and place 20 recorded calls on this machine.
     Demo(demo::Options),
 }
@@ -42,6 +46,7 @@ fn main() {
         Task::Bench(options) => bench::run(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::Flood(options) => flood::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Demo(options) => demo::run(&options),
     };
     if let Err(error) = result {

@@ -422,10 +422,11 @@ impl B2bua {
     /// A live recording's streams as the dead dataplane captured them.
     pub fn recounted(&mut self, number: u64, captured: &[StreamCounts], now: &Moment) {
         for key in self.keys() {
-            self.with_call(key, now, |_, call| {
+            self.with_call(key, now, |b2bua, call| {
                 let recording = call.recording(number);
                 if let Some(recording) = recording.filter(|one| one.is_live()) {
                     recording.recounted(captured.to_vec());
+                    b2bua.save(call);
                 }
             });
         }

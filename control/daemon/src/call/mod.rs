@@ -1,6 +1,7 @@
 //! A call: two legs, their media, their recordings.
 
 mod invitation;
+mod kept_counts;
 pub mod media;
 pub mod negotiation;
 pub mod recording;

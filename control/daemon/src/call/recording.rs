@@ -84,7 +84,7 @@ pub struct Recording {
     #[serde(default)]
     pub one_channel: bool,
     /// Streams of dataplanes that died, whose numbers are final.
-    #[serde(skip)]
+    #[serde(default, with = "super::kept_counts")]
     earlier: Vec<StreamCounts>,
     #[serde(skip)]
     streams: Vec<StreamCounts>,
@@ -497,6 +497,23 @@ mod tests {
         let tally = caller(&mut recording);
         assert_eq!((tally.expected, tally.written, tally.lost), (100, 90, 0));
         assert_eq!(tally.dropped_by["restart"], 10);
+    }
+
+    #[test]
+    fn what_a_dead_dataplane_counted_outlives_us() {
+        let mut recording = recording();
+        recording.note_streams(&[stream(65_500, 20, 3, 1)]);
+        recording.dataplane_died(&moment());
+        recording.recounted(vec![captured(42, 8, 13)]);
+        let json = serde_json::to_vec(&recording).expect("JSON");
+        let mut again: Recording = serde_json::from_slice(&json).expect("as written");
+        for one in [&mut recording, &mut again] {
+            one.note_streams(&[stream(20, 10, 0, 0)]);
+        }
+        let tally = caller(&mut again);
+        assert_eq!((tally.expected, tally.written), (66, 52));
+        assert_eq!(tally.dropped_by["restart"], 6);
+        assert_eq!(tally, caller(&mut recording));
     }
 
     #[test]

@@ -20,8 +20,6 @@ use super::track::Tip;
 const RETRY_NS: u64 = 250_000_000;
 /// How long after the last failure a disk with room is believed.
 const TRUST_NS: u64 = 5_000_000_000;
-/// How long an extent may wait for its batch to fill.
-const GATHER_NS: u64 = 200_000_000;
 /// How soon the end of a recording is made durable.
 const CLOSE_NS: u64 = 50_000_000;
 /// Extents that fill a batch.
@@ -73,8 +71,6 @@ pub(super) struct Series<F> {
     /// Recordings with something to tell at the next durable point.
     touched: Vec<u64>,
     checkpoint_ns: Option<u64>,
-    /// Write at the next turn, whatever has gathered.
-    hurry: bool,
     failing_since_ns: Option<u64>,
     retry_ns: u64,
 }
@@ -89,7 +85,6 @@ impl<F: SegmentFile> Series<F> {
             batch: VecDeque::new(),
             touched: Vec::new(),
             checkpoint_ns: None,
-            hurry: false,
             failing_since_ns: None,
             retry_ns: 0,
         }
@@ -117,6 +112,7 @@ impl<F: SegmentFile> Series<F> {
                 arrived_ns: now_ns,
             },
         );
+        self.checkpoint_by(now_ns + shared.settings.checkpoint_ns);
     }
 
     fn push<S>(&mut self, shared: &mut Shared<S>, waiting: Waiting) {
@@ -132,7 +128,6 @@ impl<F: SegmentFile> Series<F> {
         recording: u64,
         now_ns: u64,
     ) {
-        self.hurry = true;
         let track = shared.tracks.of(recording);
         track.session = session;
         track.finishing = true;
@@ -170,7 +165,7 @@ impl<F: SegmentFile> Series<F> {
         self.checkpoint_ns = Some(self.checkpoint_ns.map_or(at_ns, |due_ns| due_ns.min(at_ns)));
     }
 
-    /// Writes what waits, when enough has gathered or `now`. True when it wrote.
+    /// Writes what waits, when enough has gathered, a checkpoint is due, or `now`. True when it wrote.
     pub fn pump<S: SegmentStore<File = F>>(
         &mut self,
         shared: &mut Shared<S>,
@@ -182,14 +177,12 @@ impl<F: SegmentFile> Series<F> {
             return false;
         }
         let gathered = self.waiting.len() >= BATCH_EXTENTS
-            || self
-                .waiting
-                .front()
-                .is_some_and(|w| w.arrived_ns + GATHER_NS <= now_ns);
-        if self.waiting.is_empty() || !(gathered || self.hurry || now) {
+            || self.checkpoint_ns.is_some_and(|due_ns| due_ns <= now_ns)
+            // It is time to try again.
+            || self.failing_since_ns.is_some();
+        if self.waiting.is_empty() || !(gathered || now) {
             return false;
         }
-        self.hurry = false;
         while !self.waiting.is_empty() {
             if let Err(error) = self.write_batch(shared, now_ns) {
                 self.fail(shared, &error, now_ns);
@@ -362,12 +355,7 @@ impl<F: SegmentFile> Series<F> {
             }
             if let Some(waiting) = self.waiting.pop_front() {
                 shared.waiting -= 1;
-                let recording = waiting.recording;
                 drop_extent(shared, &mut self.touched, waiting);
-                let track = shared.tracks.of(recording);
-                if track.finishing && track.pending == 0 {
-                    self.hurry = true;
-                }
             }
             self.checkpoint_by(now_ns);
         }
@@ -450,11 +438,10 @@ impl<F: SegmentFile> Series<F> {
     /// When there is something to do without being told, CLOCK_MONOTONIC ns.
     pub fn deadline_ns<S>(&self, shared: &Shared<S>) -> Option<u64> {
         let oldest_ns = self.waiting.front().map(|waiting| waiting.arrived_ns);
-        let waiting_ns = oldest_ns.map(|arrived_ns| match self.failing_since_ns {
-            None => arrived_ns + GATHER_NS,
-            Some(_) => self.retry_ns.min(arrived_ns + shared.settings.disk_wait_ns),
-        });
-        waiting_ns.into_iter().chain(self.checkpoint_ns).min()
+        let retry_ns = oldest_ns
+            .filter(|_| self.failing_since_ns.is_some())
+            .map(|arrived_ns| self.retry_ns.min(arrived_ns + shared.settings.disk_wait_ns));
+        retry_ns.into_iter().chain(self.checkpoint_ns).min()
     }
 
     /// Whether the disk refuses.

@@ -1,5 +1,6 @@
 //! The recorder on a disk that misbehaves, in virtual time.
 
+mod batches;
 mod crash;
 
 use std::path::Path;
@@ -383,7 +384,8 @@ fn a_short_refusal_costs_nothing() {
                 sync_errors: true,
                 ..Faults::default()
             }),
-            650 => bench.disk.set_faults(Faults::default()),
+            // Longer than from one checkpoint to the next.
+            750 => bench.disk.set_faults(Faults::default()),
             _ => {}
         }
         bench.packet(&mut call);

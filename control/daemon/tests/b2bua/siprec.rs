@@ -1,11 +1,13 @@
 //! Calls recorded to SIPREC servers: carol and dave are the recorders.
 
+use trunkline_control::api::handle::{ActionError, RecorderOrder, RecordingAction, Request};
+use trunkline_control::siprec::client::Chosen;
 use trunkline_control::siprec::session::{Session, State};
-use trunkline_link::message::Side;
+use trunkline_link::message::{ForkState, Side};
 use trunkline_sip::message::Method;
 use trunkline_siprec::journal::Journal;
 use trunkline_siprec::metadata::{DataMode, Metadata, Strictness};
-use trunkline_siprec::{Id, multipart};
+use trunkline_siprec::{Id, multipart, snapshot};
 
 use super::common::{Fork, Received, World, sdp};
 
@@ -115,6 +117,37 @@ impl World {
         world.run(50);
         assert_eq!(world.only_siprec().state, State::Active);
         (world, bodies(&invite).1)
+    }
+
+    fn order(&mut self, call: &str, order: RecorderOrder) -> Result<Vec<Session>, ActionError> {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        self.api(Request::RecorderOrder {
+            call: call.to_owned(),
+            chosen: Chosen::All,
+            order,
+            reply,
+        });
+        for _ in 0..100 {
+            if let Ok(answer) = answer.try_recv() {
+                return answer;
+            }
+            self.run(20);
+        }
+        panic!("the order is not answered");
+    }
+
+    fn act_on_recorders(
+        &mut self,
+        call: &str,
+        action: RecordingAction,
+    ) -> Result<Vec<Session>, ActionError> {
+        self.order(
+            call,
+            RecorderOrder::Act {
+                action,
+                recorder: None,
+            },
+        )
     }
 }
 
@@ -278,5 +311,451 @@ fn a_server_that_fails_or_is_silent_is_followed_by_the_next() {
             (session.server.as_str(), session.failovers),
             ("sip:rec@127.0.0.1:5072", 1)
         );
+    }
+}
+
+#[test]
+fn packets_stop_before_the_recorder_hears_of_a_pause_and_go_on_after_it_has_agreed() {
+    let (mut world, _) = World::recorded(ONE);
+    let call = world.only_call().id;
+    let paused = world
+        .act_on_recorders(&call, RecordingAction::Pause)
+        .unwrap();
+    assert_eq!(paused[0].state, State::Paused);
+    assert_eq!(world.fork().state, Some(ForkState::Paused));
+    world.run(50);
+    let told = world.carol.take_invite().expect("carol hears of the pause");
+    assert_eq!(bodies(&told).0.matches("a=inactive").count(), 2);
+    world
+        .carol
+        .respond(&told, 200, Some(&answer(9000, 2, "inactive")), world.now());
+    world.run(50);
+    assert_eq!(world.only_siprec().state, State::Paused);
+    // Repeating it is fine.
+    world
+        .act_on_recorders(&call, RecordingAction::Pause)
+        .unwrap();
+
+    let (reply, mut done) = tokio::sync::oneshot::channel();
+    world.api(Request::RecorderOrder {
+        call: call.clone(),
+        chosen: Chosen::Named("default".to_owned()),
+        order: RecorderOrder::Act {
+            action: RecordingAction::Resume,
+            recorder: None,
+        },
+        reply,
+    });
+    world.run(50);
+    let told = world
+        .carol
+        .take_invite()
+        .expect("carol hears of the resumption");
+    assert_eq!(bodies(&told).0.matches("a=sendonly").count(), 2);
+    assert!(
+        !world.fork().sends(0, Side::Caller),
+        "not before carol has agreed"
+    );
+    assert!(done.try_recv().is_err());
+    world
+        .carol
+        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
+    world.run(50);
+    assert!(world.fork().sends(0, Side::Caller));
+    assert_eq!(done.try_recv().unwrap().unwrap()[0].state, State::Active);
+
+    let stopped = world
+        .act_on_recorders(&call, RecordingAction::Stop)
+        .unwrap();
+    assert_eq!(stopped[0].state, State::Ended);
+    world.run(500);
+    assert_eq!(world.carol.byes, 1);
+    assert_eq!(world.bob.byes, 0, "the call goes on");
+    world
+        .act_on_recorders(&call, RecordingAction::Stop)
+        .unwrap();
+    assert!(
+        world
+            .act_on_recorders(&call, RecordingAction::Pause)
+            .is_err()
+    );
+}
+
+#[test]
+fn a_pause_by_silence_tells_the_recorder_nothing() {
+    let text = "[[recorder]]\nname = \"main\"\nservers = [\"sip:rec@127.0.0.1:5071\"]\n\
+                pause = \"silence\"\n[[route]]\nnext = \"sip:127.0.0.1:5070\"\nrecorders = [\"main\"]\n";
+    let (mut world, _) = World::recorded(text);
+    let call = world.only_call().id;
+    world
+        .act_on_recorders(&call, RecordingAction::Pause)
+        .unwrap();
+    assert_eq!(world.fork().state, Some(ForkState::Silenced));
+    world.run(2_000);
+    assert!(world.carol.take_invite().is_none());
+    world
+        .act_on_recorders(&call, RecordingAction::Resume)
+        .unwrap();
+    assert_eq!(world.fork().state, Some(ForkState::Running));
+}
+
+#[test]
+fn a_recorder_that_leaves_is_answered_and_followed_by_the_next_with_a_gap() {
+    let (mut world, first) = World::recorded(TWO);
+    let before = world.only_siprec();
+    world.carol.bye(world.now());
+    world.run(50);
+    assert_eq!(
+        world.carol.bye_status,
+        Some(200),
+        "a BYE is no unknown method"
+    );
+    assert!(
+        !world.fork().sends(0, Side::Caller),
+        "nothing runs on to who left"
+    );
+    world.run(1_000);
+    let invite = world.dave.take_invite().expect("dave takes over");
+    let (_, document) = bodies(&invite);
+    let known = Known::default().after(&[&document]);
+    let earlier = Known::default().after(&[&first]);
+    assert_eq!(known.state().mode, DataMode::Complete);
+    assert_eq!(known.state().sessions[0].id, earlier.state().sessions[0].id);
+    assert_eq!(known.who("alice"), earlier.who("alice"));
+    let since = |known: &Known| known.state().session_recordings[0].times.from.clone();
+    assert_ne!(since(&known), since(&earlier), "the recording begins anew");
+    world.dave.respond(
+        &invite,
+        200,
+        Some(&answer(9100, 2, "recvonly")),
+        world.now(),
+    );
+    world.run(50);
+    let session = world.only_siprec();
+    assert_eq!(
+        (session.id.as_str(), session.state),
+        (before.id.as_str(), State::Active)
+    );
+    assert_eq!(session.gaps.len(), 1);
+    let gap = &session.gaps[0];
+    assert!(
+        gap.server.contains("5071") && gap.to.unwrap().0 > gap.from.0,
+        "{gap:?}"
+    );
+    assert_eq!(
+        world.fork().legs[&(0, Side::Caller)].rtp.unwrap().port(),
+        9100
+    );
+    assert!(world.events().contains(&"siprec.failed_over"));
+    assert_eq!((world.alice.byes, world.bob.byes), (0, 0));
+}
+
+#[test]
+fn a_server_that_failed_is_not_dropped_for_good() {
+    let mut world = World::new(ONE);
+    world.establish();
+    let invite = world.carol.take_invite().unwrap();
+    world
+        .carol
+        .respond_with(&invite, 503, None, &[("Retry-After", "7")], world.now());
+    world.run(100);
+    assert_eq!(world.only_siprec().state, State::Lost);
+    assert!(world.events().contains(&"siprec.failed"));
+    world.run(6_000);
+    assert!(
+        world.carol.take_invite().is_none(),
+        "it rests as long as it asked"
+    );
+    let invite = world.until(2_000, |world| world.carol.take_invite());
+    let invite = invite.expect("it is tried again");
+    world.carol.respond(
+        &invite,
+        200,
+        Some(&answer(9000, 2, "recvonly")),
+        world.now(),
+    );
+    world.run(50);
+    assert_eq!(world.only_siprec().state, State::Active);
+    assert!(world.events().contains(&"siprec.started"));
+}
+
+#[test]
+fn a_decline_named_by_skip_failover_asks_no_other_server() {
+    let text = "[[recorder]]\nname = \"main\"\nservers = [\"sip:127.0.0.1:5071\", \"sip:127.0.0.1:5072\"]\n\
+                skip_failover = \"^6\"\n[[route]]\nnext = \"sip:127.0.0.1:5070\"\nrecorders = [\"main\"]\n";
+    let mut world = World::new(text);
+    world.establish();
+    let invite = world.carol.take_invite().unwrap();
+    world.carol.respond(&invite, 603, None, world.now());
+    world.run(60_000);
+    assert!(world.dave.take_invite().is_none() && world.carol.take_invite().is_none());
+    assert!(world.siprec().is_empty());
+    assert_eq!(
+        world.only_call().state,
+        trunkline_sinks::object::CallState::Active
+    );
+}
+
+#[test]
+fn a_late_acceptance_is_acknowledged_and_ended() {
+    let mut world = World::new(TWO);
+    world.carol.ignores_cancel = true;
+    world.establish();
+    let late = world.carol.take_invite().unwrap();
+    world.carol.respond(&late, 100, None, world.now());
+    world.run(2_100);
+    let invite = world
+        .dave
+        .take_invite()
+        .expect("a 100 does not extend the wait");
+    world.dave.respond(
+        &invite,
+        200,
+        Some(&answer(9100, 2, "recvonly")),
+        world.now(),
+    );
+    world
+        .carol
+        .respond(&late, 200, Some(&answer(9000, 2, "recvonly")), world.now());
+    world.run(500);
+    assert_eq!((world.carol.acks, world.carol.byes), (1, 1));
+    assert_eq!(world.only_siprec().server, "sip:rec@127.0.0.1:5072");
+}
+
+#[test]
+fn a_snapshot_request_is_answered_by_a_full_document() {
+    let (mut world, _) = World::recorded(ONE);
+    let update = world.carol.request_with(
+        Method::Update,
+        snapshot::CONTENT_TYPE,
+        &snapshot::write("lost it"),
+        world.now(),
+    );
+    world.run(50);
+    assert_eq!(world.carol.statuses(update), [200]);
+    let told = world
+        .carol
+        .take_invite()
+        .expect("a snapshot follows at once");
+    let known = Known::default().after(&[&bodies(&told).1]);
+    assert_eq!(known.state().mode, DataMode::Complete);
+    assert_eq!(known.state().participants.len(), 2);
+    world
+        .carol
+        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
+    world.run(5_000);
+    assert!(world.carol.take_invite().is_none(), "once");
+}
+
+#[test]
+fn a_recorder_may_rest_move_and_refuse_lines_but_add_none() {
+    let (mut world, _) = World::recorded(ONE);
+    let rest = world
+        .carol
+        .reinvite(Some(&answer(9000, 2, "inactive")), world.now());
+    world.run(50);
+    assert_eq!(world.carol.statuses(rest), [200]);
+    let said = world.carol.last_body(rest);
+    assert_eq!(said.matches("a=inactive").count(), 2, "{said}");
+    assert!(
+        said.contains("a=label:1") && said.contains("a=label:2"),
+        "{said}"
+    );
+    assert!(
+        world
+            .carol
+            .last_header(rest, "Contact")
+            .unwrap()
+            .contains("+sip.src")
+    );
+    world.carol.ack(rest, world.now());
+    world.run(50);
+    assert!(!world.fork().sends(0, Side::Caller));
+    assert_eq!(world.only_siprec().state, State::Inactive);
+
+    let moved = world
+        .carol
+        .reinvite(Some(&answer(9500, 2, "recvonly")), world.now());
+    world.run(50);
+    assert_eq!(world.carol.statuses(moved), [200]);
+    world.carol.ack(moved, world.now());
+    world.run(50);
+    assert!(world.fork().sends(0, Side::Callee));
+    assert_eq!(
+        world.fork().legs[&(0, Side::Callee)].rtp.unwrap().port(),
+        9502
+    );
+
+    let refused = answer(9500, 2, "recvonly").replace("m=audio 9502", "m=audio 0");
+    let one = world.carol.reinvite(Some(&refused), world.now());
+    world.run(50);
+    assert_eq!(world.carol.statuses(one), [200]);
+    assert!(world.carol.last_body(one).contains("m=audio 0 "));
+    world.carol.ack(one, world.now());
+    world.run(50);
+    assert!(world.fork().sends(0, Side::Caller) && !world.fork().sends(0, Side::Callee));
+
+    let more = world
+        .carol
+        .reinvite(Some(&answer(9500, 3, "recvonly")), world.now());
+    world.run(50);
+    assert_eq!(world.carol.statuses(more), [488]);
+    assert!(
+        world.fork().sends(0, Side::Caller),
+        "what was agreed stands"
+    );
+}
+
+#[test]
+fn an_offerless_invite_of_the_recorder_gets_our_offer_with_metadata() {
+    let (mut world, _) = World::recorded(ONE);
+    let asked = world.carol.reinvite(None, world.now());
+    world.run(50);
+    assert_eq!(world.carol.statuses(asked), [200]);
+    let kind = world.carol.last_header(asked, "Content-Type").unwrap();
+    let body = world.carol.last_body(asked);
+    let found = multipart::read(&kind, body.as_bytes()).unwrap();
+    assert!(
+        String::from_utf8(found.sdp.unwrap())
+            .unwrap()
+            .contains("a=sendonly")
+    );
+    Known::default().take(&String::from_utf8(found.metadata.unwrap()).unwrap());
+    world
+        .carol
+        .ack_with(asked, Some(&answer(9700, 2, "recvonly")), world.now());
+    world.run(50);
+    assert_eq!(
+        world.fork().legs[&(0, Side::Caller)].rtp.unwrap().port(),
+        9700
+    );
+}
+
+#[test]
+fn a_refused_change_leaves_the_state_right_and_is_told_with_the_next_one() {
+    let (mut world, first) = World::recorded(ONE);
+    let hold = |world: &mut World, direction: &str, answer: &str| {
+        let offer = sdp("127.0.0.1", 6000).replace("sendrecv", direction);
+        let sent = world.alice.reinvite(Some(&offer), world.now());
+        world.run(50);
+        let invite = world.bob.take_invite().unwrap();
+        let said = sdp("127.0.0.1", 7000).replace("sendrecv", answer);
+        world.bob.respond(&invite, 200, Some(&said), world.now());
+        world.run(50);
+        world.alice.ack(sent, world.now());
+        world.run(50);
+    };
+    hold(&mut world, "sendonly", "recvonly");
+    let told = world.carol.take_invite().unwrap();
+    world.carol.respond(&told, 500, None, world.now());
+    world.run(5_000);
+    assert!(
+        world.carol.take_invite().is_none(),
+        "the same is not asked again"
+    );
+    assert!(
+        world.fork().sends(0, Side::Caller),
+        "media is as agreed before"
+    );
+    assert_eq!(world.only_siprec().revision, 1);
+    hold(&mut world, "inactive", "inactive");
+    let told = world.carol.take_invite().expect("the next change is told");
+    let known = Known::default().after(&[&first, &bodies(&told).1]);
+    assert_eq!((known.sends("alice"), known.receives("bob")), (0, 0));
+}
+
+#[test]
+fn glare_is_tried_again() {
+    let (mut world, _) = World::recorded(ONE);
+    let call = world.only_call().id;
+    world
+        .act_on_recorders(&call, RecordingAction::Pause)
+        .unwrap();
+    world.run(50);
+    let told = world.carol.take_invite().unwrap();
+    world.carol.respond(&told, 491, None, world.now());
+    let again = world.until(5_000, |world| world.carol.take_invite());
+    assert!(
+        bodies(&again.expect("it is tried again"))
+            .0
+            .contains("a=inactive")
+    );
+}
+
+#[test]
+fn hostile_names_stay_text() {
+    let mut world = World::new(ONE);
+    let from = [(
+        "From",
+        "\"</name>&'>]]><evil/>\" <sip:a&b'c@127.0.0.1>;tag=x1",
+    )];
+    let alice = world.invite_with(
+        "sip:bob@127.0.0.1:5060",
+        Some(&sdp("127.0.0.1", 6000)),
+        &from,
+    );
+    world.run(50);
+    let invite = world.bob.take_invite().unwrap();
+    world
+        .bob
+        .respond(&invite, 200, Some(&sdp("127.0.0.1", 7000)), world.now());
+    world.run(50);
+    world.alice.ack(alice, world.now());
+    world.run(50);
+    let (_, document) = bodies(&world.carol.take_invite().unwrap());
+    let mut known = Known::default();
+    let told = known.take(&document);
+    let caller = &told.participants[0].names[0];
+    assert_eq!(caller.aor, "sip:a&b'c@127.0.0.1");
+    assert_eq!(caller.name.as_deref(), Some("</name>&'>]]><evil/>"));
+    assert!(told.extensions.is_empty() && told.participants[0].extensions.is_empty());
+}
+
+#[test]
+fn a_call_goes_on_whatever_its_recorders_do() {
+    for seed in 0..20 {
+        let fault = super::common::Fault {
+            lose: 0.25,
+            repeat: 0.15,
+            delay_ms: 120,
+        };
+        let mut world = World::with_faults(TWO, fault, seed);
+        world.alice.auto_ack = true;
+        let alice = world.invite("sip:bob@127.0.0.1:5060", Some(&sdp("127.0.0.1", 6000)));
+        let invite = world
+            .until(20_000, |world| world.bob.take_invite())
+            .unwrap();
+        world
+            .bob
+            .respond(&invite, 200, Some(&sdp("127.0.0.1", 7000)), world.now());
+        world
+            .until(32_000, |world| {
+                world.alice.statuses(alice).contains(&200).then_some(())
+            })
+            .unwrap();
+        if let Some(invite) = world.until(20_000, |world| world.carol.take_invite()) {
+            world.carol.respond(
+                &invite,
+                200,
+                Some(&answer(9000, 2, "recvonly")),
+                world.now(),
+            );
+        }
+        world.run(3_000);
+        if let Some(invite) = world.dave.take_invite() {
+            world.dave.respond(
+                &invite,
+                200,
+                Some(&answer(9100, 2, "recvonly")),
+                world.now(),
+            );
+        }
+        world.run(10_000);
+        assert_eq!((world.alice.byes, world.bob.byes), (0, 0), "seed {seed}");
+        world.alice.bye(world.now());
+        world
+            .until(90_000, |world| world.b2bua.is_idle().then_some(()))
+            .unwrap_or_else(|| panic!("seed {seed}: something never ends"));
+        assert!(world.dataplane.forks.is_empty(), "seed {seed}");
     }
 }

@@ -399,6 +399,12 @@ impl World {
         answer.try_recv().expect("the order is answered")
     }
 
+    pub fn api(&mut self, request: Request) {
+        let now = self.moment();
+        self.b2bua.on_api_request(request, &now);
+        self.run(20);
+    }
+
     pub fn act(&mut self, call: &str, action: RecordingAction) -> Result<Recording, ActionError> {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         let now = self.moment();

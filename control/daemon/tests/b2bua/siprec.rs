@@ -11,12 +11,13 @@ use trunkline_siprec::{Id, multipart, snapshot};
 
 use super::common::{Fork, Received, World, sdp};
 
-const ONE: &str = "[[route]]\nnext = \"sip:127.0.0.1:5070\"\nsrs = [\"sip:rec@127.0.0.1:5071\"]\n";
-const TWO: &str = "[[route]]\nnext = \"sip:127.0.0.1:5070\"\n\
+pub(super) const ONE: &str =
+    "[[route]]\nnext = \"sip:127.0.0.1:5070\"\nsrs = [\"sip:rec@127.0.0.1:5071\"]\n";
+pub(super) const TWO: &str = "[[route]]\nnext = \"sip:127.0.0.1:5070\"\n\
                    srs = [\"sip:rec@127.0.0.1:5071\", \"sip:rec@127.0.0.1:5072\"]\n";
 
 /// A recorder's answer to `lines` audio m-lines from `port` on.
-fn answer(port: u16, lines: u16, direction: &str) -> String {
+pub(super) fn answer(port: u16, lines: u16, direction: &str) -> String {
     let mut text =
         "v=0\r\no=- 9 9 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n".to_owned();
     for line in 0..lines {
@@ -30,7 +31,7 @@ fn answer(port: u16, lines: u16, direction: &str) -> String {
 }
 
 /// The SDP and metadata of a recorder's INVITE.
-fn bodies(invite: &Received) -> (String, String) {
+pub(super) fn bodies(invite: &Received) -> (String, String) {
     let kind = invite.request.headers.get("Content-Type").unwrap();
     let bodies = multipart::read(&kind, &invite.request.body).unwrap();
     let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default()).unwrap();
@@ -39,13 +40,13 @@ fn bodies(invite: &Received) -> (String, String) {
 
 /// What a recorder knows after the documents that it was sent.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     journal: Journal,
     cseq: u32,
 }
 
 impl Known {
-    fn take(&mut self, document: &str) -> &Metadata {
+    pub(super) fn take(&mut self, document: &str) -> &Metadata {
         self.cseq += 1;
         let at = "2026-11-28T00:00:00.000Z";
         self.journal
@@ -54,19 +55,19 @@ impl Known {
         self.journal.state()
     }
 
-    fn after(mut self, documents: &[&str]) -> Self {
+    pub(super) fn after(mut self, documents: &[&str]) -> Self {
         for document in documents {
             self.take(document);
         }
         self
     }
 
-    fn state(&self) -> &Metadata {
+    pub(super) fn state(&self) -> &Metadata {
         self.journal.state()
     }
 
     /// The participant whose address has this user.
-    fn who(&self, user: &str) -> Id {
+    pub(super) fn who(&self, user: &str) -> Id {
         let named = |aor: &str| aor.contains(&format!(":{user}@"));
         let found = self
             .state()
@@ -76,13 +77,13 @@ impl Known {
         found.unwrap_or_else(|| panic!("no {user}")).id.clone()
     }
 
-    fn sends(&self, user: &str) -> usize {
+    pub(super) fn sends(&self, user: &str) -> usize {
         self.state()
             .streams_of(&self.who(user))
             .map_or(0, |one| one.send.len())
     }
 
-    fn receives(&self, user: &str) -> usize {
+    pub(super) fn receives(&self, user: &str) -> usize {
         self.state()
             .streams_of(&self.who(user))
             .map_or(0, |one| one.recv.len())
@@ -90,23 +91,23 @@ impl Known {
 }
 
 impl World {
-    fn siprec(&self) -> Vec<Session> {
+    pub(super) fn siprec(&self) -> Vec<Session> {
         self.b2bua.siprec_sessions()
     }
 
-    fn only_siprec(&self) -> Session {
+    pub(super) fn only_siprec(&self) -> Session {
         let sessions = self.siprec();
         assert_eq!(sessions.len(), 1, "{sessions:?}");
         sessions.into_iter().next().unwrap()
     }
 
-    fn fork(&self) -> &Fork {
+    pub(super) fn fork(&self) -> &Fork {
         assert_eq!(self.dataplane.forks.len(), 1);
         self.dataplane.forks.values().next().unwrap()
     }
 
     /// An answered call that carol records.
-    fn recorded(text: &str) -> (Self, String) {
+    pub(super) fn recorded(text: &str) -> (Self, String) {
         let mut world = Self::new(text);
         world.establish();
         let invite = world.carol.take_invite().expect("carol is asked to record");
@@ -119,7 +120,11 @@ impl World {
         (world, bodies(&invite).1)
     }
 
-    fn order(&mut self, call: &str, order: RecorderOrder) -> Result<Vec<Session>, ActionError> {
+    pub(super) fn order(
+        &mut self,
+        call: &str,
+        order: RecorderOrder,
+    ) -> Result<Vec<Session>, ActionError> {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         self.api(Request::RecorderOrder {
             call: call.to_owned(),
@@ -136,7 +141,7 @@ impl World {
         panic!("the order is not answered");
     }
 
-    fn act_on_recorders(
+    pub(super) fn act_on_recorders(
         &mut self,
         call: &str,
         action: RecordingAction,

@@ -675,7 +675,7 @@ fn invitation(
     let tag = cx.endpoint.new_tag();
     let from = given(&settings.from_uri).unwrap_or(ours);
     let from = NameAddr::new(from).with_tag(Some(&tag));
-    let request_uri = without_password(&server.uri);
+    let request_uri = server.shown();
     let to = given(&settings.to_uri).unwrap_or_else(|| request_uri.without_headers());
     let call_id = cx.endpoint.new_call_id(&host);
     let mut request = Request::new(Method::Invite, request_uri)
@@ -693,14 +693,6 @@ fn invitation(
         request.headers.append(name, value);
     }
     Some((contact, request))
-}
-
-/// A password is for us and not for the wire.
-fn without_password(uri: &Uri) -> Uri {
-    match uri.password() {
-        Some(_) => uri.with_user(uri.user_decoded().as_deref()),
-        None => uri.clone(),
-    }
 }
 
 /// ACK for the 2xx of our INVITE with this CSeq number.

@@ -61,6 +61,14 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// Its URI without the password, which is for us and not for the wire.
+    pub fn shown(&self) -> Uri {
+        match self.uri.password() {
+            Some(_) => self.uri.with_user(self.uri.user_decoded().as_deref()),
+            None => self.uri.clone(),
+        }
+    }
+
     /// What is left alone when it fails: the server, or the one of its addresses.
     pub fn place(&self) -> String {
         match self.address {
@@ -255,9 +263,9 @@ impl RecordingSession {
 
     /// The name of the server tried or in use.
     pub fn server_name(&self) -> String {
-        self.server
-            .as_ref()
-            .map(|server| server.uri.to_string())
+        let server = self.server.as_ref();
+        server
+            .map(|server| server.shown().to_string())
             .unwrap_or_default()
     }
 }

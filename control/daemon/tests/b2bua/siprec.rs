@@ -530,10 +530,11 @@ fn a_late_acceptance_is_acknowledged_and_ended() {
 #[test]
 fn a_snapshot_request_is_answered_by_a_full_document() {
     let (mut world, _) = World::recorded(ONE);
+    let body = snapshot::write("lost it");
     let update = world.carol.request_with(
         Method::Update,
-        snapshot::CONTENT_TYPE,
-        &snapshot::write("lost it"),
+        &[],
+        (snapshot::CONTENT_TYPE, &body),
         world.now(),
     );
     world.run(50);

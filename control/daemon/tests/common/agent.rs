@@ -316,13 +316,6 @@ impl Agent {
         self.send(request, super::US.parse().unwrap(), now)
     }
 
-    /// A request inside the dialog with a body.
-    pub fn request_with(&mut self, method: Method, kind: &str, body: &str, now: Instant) -> usize {
-        let mut request = self.dialog.as_mut().unwrap().request(method).unwrap();
-        request.set_body(kind, body);
-        self.send(request, super::US.parse().unwrap(), now)
-    }
-
     /// Gives up the request sent last.
     pub fn cancel_last(&mut self, now: Instant) {
         self.cancel(self.sent.len() - 1, now);

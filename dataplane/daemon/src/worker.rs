@@ -34,6 +34,8 @@ use reports::Reports;
 use translate::{continuity, link_side};
 use unread::Unread;
 
+/// Packets that came together from which on it pays to fetch what they need, recorded or not.
+const FETCH_AHEAD_MIN: usize = 8;
 /// Slot events taken in one cycle.
 const SLOT_EVENTS_PER_CYCLE: usize = 64;
 /// How long a port stays open when its admission changes.
@@ -180,7 +182,7 @@ impl<D: Device> Worker<D> {
         if received == 0 {
             return 0;
         }
-        if capture.recordings() > 0 {
+        if capture.recordings() > 0 || received >= FETCH_AHEAD_MIN {
             fetch_ahead(engine, capture, batch);
         }
         for packet in batch.drain(..) {

@@ -1,10 +1,10 @@
-//! Fetching ahead what packets that are recorded are going to need.
+//! Fetching ahead what packets are going to need.
 //!
 //! Between two packets of a flow lie 20 ms and thousands of other packets: what is kept of it has
 //! left the caches, and each packet would wait for memory some ten times in a row. When a batch is
 //! there, what its packets need is fetched first, in passes, because each says where the next one's is:
-//! so the processor fetches it side by side. Without recordings the tables stay, and fetching does not
-//! pay.
+//! so the processor fetches it side by side. Of few packets without recordings nothing is waited for that
+//! long: fetching does not pay then.
 
 use crate::engine::Engine;
 use crate::flow::{Flow, Leg, NO_FLOW, NO_TAP};
@@ -43,16 +43,13 @@ impl Engine {
     #[must_use]
     pub fn fetch_stream(&self, slot: u32, fetch: impl Fn(*const u8)) -> Option<u32> {
         let (flow, side) = self.flow_of(slot)?;
-        if flow.tap == NO_TAP {
-            return None;
-        }
         if let Some(stream) = flow.ordered(side).0.streams.current() {
             let start = place_of(stream);
             for line in 0..size_of_val(stream).div_ceil(CACHE_LINE) {
                 fetch(start.wrapping_add(line * CACHE_LINE));
             }
         }
-        Some(flow.tap)
+        (flow.tap != NO_TAP).then_some(flow.tap)
     }
 
     #[inline]

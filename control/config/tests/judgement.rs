@@ -769,3 +769,36 @@ fn call_detail_records_are_configured() {
     refused("[cdr]\nrotate_bytes = 1", 2, "cdr.rotate_bytes", "65536");
     refused("[cdr]\ninterim = 1", 2, "cdr.interim", "unknown key");
 }
+
+#[test]
+fn name_servers_and_limits_of_a_source_are_off_unless_written() {
+    let plain = Config::parse("", "test.toml").unwrap().sip;
+    assert!(plain.nameservers.is_empty());
+    let limits = [plain.source_calls_max, plain.ban_after];
+    assert_eq!(limits, [None, None]);
+    assert_eq!(plain.source_calls_per_second_max, None);
+    assert_eq!((plain.ban_window_s, plain.ban_s), (60, 600));
+    let text = "[sip]\nnameservers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n\
+                source_calls_max = 5\nsource_calls_per_second_max = 2\nban_after = 20\n\
+                ban_window_s = 30\nban_s = 90\n";
+    let sip = Config::parse(text, "test.toml").unwrap().sip;
+    let servers: Vec<String> = sip.nameservers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353"]);
+    assert_eq!(
+        (sip.source_calls_max, sip.source_calls_per_second_max),
+        (Some(5), Some(2))
+    );
+    assert_eq!(
+        (sip.ban_after, sip.ban_window_s, sip.ban_s),
+        (Some(20), 30, 90)
+    );
+    for (line, says) in [
+        ("nameservers = [\"ns.example\"]", "neither ADDRESS"),
+        ("ban_after = 0", "sip.ban_after"),
+        ("ban_s = \"long\"", "sip.ban_s"),
+        ("source_calls_max = -1", "sip.source_calls_max"),
+    ] {
+        let error = Config::parse(&format!("[sip]\n{line}\n"), "test.toml").unwrap_err();
+        assert!(error.to_string().contains(says), "{line}: {error}");
+    }
+}

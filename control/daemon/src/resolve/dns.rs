@@ -101,7 +101,7 @@ impl Dns {
 
     async fn records(&self, name: &str, kind: RecordType) -> Vec<RData> {
         // A name of one label is completed by the search list.
-        let whole = name.contains('.');
+        let whole = name.contains('.') || super::is_localhost(name);
         let (Some(resolver), Ok(mut asked)) = (&self.0, Name::from_utf8(name)) else {
             return Vec::new();
         };

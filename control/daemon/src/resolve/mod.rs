@@ -15,8 +15,10 @@ use trunkline_sip::transaction::Transport;
 use crate::b2bua::{Hop, Lookup};
 use dns::Dns;
 
-/// A name that is not found out about by then leads nowhere.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// So long services are asked for: a name server that says nothing is no reason not to know a host.
+const SERVICES_PATIENCE: Duration = Duration::from_millis(2500);
+/// So long addresses are asked for after that; then the name leads nowhere.
+const ADDRESSES_PATIENCE: Duration = Duration::from_millis(2500);
 /// Places that one name may lead to.
 const HOPS_MAX: usize = 16;
 /// The port where none is said (RFC 3261 section 19.1.2).
@@ -54,8 +56,12 @@ impl Resolver {
 
     /// The places that a name leads to, in order; none = nobody is there.
     pub async fn locate(&self, lookup: &Lookup) -> Vec<Hop> {
-        let located = tokio::time::timeout(PATIENCE, self.find(lookup)).await;
-        let mut hops = located.unwrap_or_default();
+        let services = tokio::time::timeout(SERVICES_PATIENCE, self.by_services(lookup)).await;
+        let mut hops = services.unwrap_or_default();
+        if hops.is_empty() {
+            let addresses = tokio::time::timeout(ADDRESSES_PATIENCE, self.by_address(lookup)).await;
+            hops = addresses.unwrap_or_default();
+        }
         let mut seen = Vec::new();
         hops.retain(|hop| {
             let fresh = !seen.contains(hop);
@@ -66,21 +72,13 @@ impl Resolver {
         hops
     }
 
-    /// RFC 3263 sections 4.1 and 4.2.
-    async fn find(&self, lookup: &Lookup) -> Vec<Hop> {
-        let Lookup {
-            host,
-            port,
-            transport,
-            ..
-        } = lookup;
-        let first = transport.or(self.transports.first().copied());
-        let plain = first.unwrap_or(Transport::Udp);
-        if let Some(port) = port {
-            return self.addresses(plain, host, *port).await;
-        }
+    /// RFC 3263 sections 4.1 and 4.2, as far as records of services lead.
+    async fn by_services(&self, lookup: &Lookup) -> Vec<Hop> {
         let mut hops = Vec::new();
-        for (transport, name) in self.services(host, *transport).await {
+        if lookup.port.is_some() || is_localhost(&lookup.host) {
+            return hops;
+        }
+        for (transport, name) in self.services(&lookup.host, lookup.transport).await {
             let records = self.dns.srv(&name).await;
             let drawn = order::by_weight(records, &mut rand::rng());
             for srv in drawn {
@@ -90,10 +88,15 @@ impl Resolver {
                 }
             }
         }
-        if hops.is_empty() {
-            hops = self.addresses(plain, host, PORT).await;
-        }
         hops
+    }
+
+    /// The host itself.
+    async fn by_address(&self, lookup: &Lookup) -> Vec<Hop> {
+        let transport = lookup.transport.or(self.transports.first().copied());
+        let transport = transport.unwrap_or(Transport::Udp);
+        let port = lookup.port.unwrap_or(PORT);
+        self.addresses(transport, &lookup.host, port).await
     }
 
     /// The names of SRV records to ask for, with the transport of each, in order of preference.
@@ -124,6 +127,12 @@ impl Resolver {
         };
         addresses.into_iter().map(hop).collect()
     }
+}
+
+/// A name that no name server is asked about (RFC 6761 section 6.3).
+fn is_localhost(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 #[cfg(test)]

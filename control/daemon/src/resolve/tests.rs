@@ -227,6 +227,15 @@ async fn without_naptr_srv_of_each_transport_and_without_those_the_address() {
 }
 
 #[tokio::test]
+async fn localhost_is_known_without_a_name_server() {
+    let server = Server::start(&[]).await;
+    let resolver = server.resolver(BOTH);
+    let found = resolver.locate(&lookup("localhost", None, None)).await;
+    assert_eq!(hops(&found)[0], "udp:127.0.0.1:5060");
+    assert_eq!(server.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_silent_name_server_leads_nowhere_in_bounded_time() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = Server {

@@ -5,6 +5,7 @@ mod id;
 mod party;
 mod refer;
 mod reliable;
+mod session_id;
 mod session_timer;
 mod set;
 mod state;

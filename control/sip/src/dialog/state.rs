@@ -7,7 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::id::DialogId;
-use crate::message::{CSEQ_MAX, Headers, Method, NameAddr, Request, Response, SessionId, Uri};
+use crate::message::{CSEQ_MAX, Method, NameAddr, Request, Response, SessionId, Uri};
 
 /// Which side of the dialog's first request we were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +116,7 @@ pub struct Dialog {
     pub(super) last_rseq: Option<u32>,
     /// What our messages say of the session's ends, where the first one said something.
     #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
-    session: Option<Box<SessionId>>,
+    pub(super) session: Option<Box<SessionId>>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -284,33 +284,6 @@ impl Dialog {
     /// Another Contact of ours from now on.
     pub fn set_contact(&mut self, contact: &Uri) {
         self.contact = format!("<{contact}>");
-    }
-
-    /// What our messages say of the session's ends; `None` = nothing.
-    pub fn session_id(&self) -> Option<&SessionId> {
-        self.session.as_deref()
-    }
-
-    /// Says this of the session's ends from now on (RFC 7989).
-    pub fn set_session_id(&mut self, session: Option<SessionId>) {
-        self.session = session.map(Box::new);
-    }
-
-    /// Another end speaks through us from now on; nothing changes where nothing is said of ends.
-    pub fn speak_for(&mut self, local: &str) {
-        if let Some(session) = &mut self.session
-            && session.local != local
-        {
-            local.clone_into(&mut session.local);
-        }
-    }
-
-    fn hear_session(&mut self, headers: &Headers) {
-        if let Some(session) = &mut self.session
-            && let Some(remote) = SessionId::sender(headers)
-        {
-            session.remote = remote;
-        }
     }
 
     /// Whether an INVITE of either side is under way, so that ours has to wait.

@@ -4,6 +4,7 @@
 //! The objects in [`object`] are what the catalog stores and the API shows.
 #![forbid(unsafe_code)]
 
+mod background;
 pub mod catalog;
 pub mod cdr;
 pub mod delivery;

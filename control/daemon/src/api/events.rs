@@ -1,6 +1,6 @@
 //! Events as they are published by the core and replayed to API clients.
 
-use serde_json::Value;
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -196,7 +196,7 @@ impl EventHub {
 
     /// Publishes an event. Never waits for readers.
     pub fn publish(&self, kind: EventKind, at: Timestamp, subject: &Subject<'_>) {
-        let data: Arc<str> = event_json(at, subject).to_string().into();
+        let data: Arc<str> = event_json(at, subject).into();
         let mut kept = self.kept();
         kept.published += 1;
         let sequence = kept.published;
@@ -254,25 +254,66 @@ impl EventHub {
     }
 }
 
-fn event_json(at: Timestamp, subject: &Subject<'_>) -> Value {
-    match subject {
-        Subject::Call(call) => serde_json::json!({ "at": at, "call": call }),
-        Subject::Recording(recording) => serde_json::json!({ "at": at, "recording": recording }),
+/// What an event says, as it is written.
+#[derive(Default, Serialize)]
+struct Data<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarm: Option<Alarm<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alert: Option<Alert<'a>>,
+    at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<&'a Call>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtmf: Option<Dtmf<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recording: Option<&'a Recording>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    siprec: Option<&'a crate::siprec::session::Session>,
+}
+
+#[derive(Serialize)]
+struct Alarm<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Alert<'a> {
+    side: Option<&'a str>,
+    why: &'a str,
+}
+
+#[derive(Serialize)]
+struct Dtmf<'a> {
+    digit: char,
+    side: &'a str,
+}
+
+fn event_json(at: Timestamp, subject: &Subject<'_>) -> String {
+    let mut data = Data {
+        at,
+        ..Data::default()
+    };
+    match *subject {
+        Subject::Call(call) => data.call = Some(call),
+        Subject::Recording(recording) => data.recording = Some(recording),
         Subject::Alert {
             recording,
             why,
             side,
-        } => serde_json::json!({
-            "at": at, "recording": recording, "alert": { "why": why, "side": side },
-        }),
-        Subject::Siprec(session) => serde_json::json!({ "at": at, "siprec": session }),
-        Subject::Alarm { code, message } => {
-            serde_json::json!({ "at": at, "alarm": { "code": code, "message": message } })
+        } => {
+            data.recording = Some(recording);
+            data.alert = Some(Alert { side, why });
         }
+        Subject::Siprec(session) => data.siprec = Some(session),
+        Subject::Alarm { code, message } => data.alarm = Some(Alarm { code, message }),
         Subject::Dtmf { call, side, digit } => {
-            serde_json::json!({ "at": at, "call": call, "dtmf": { "side": side, "digit": digit.to_string() } })
+            data.call = Some(call);
+            data.dtmf = Some(Dtmf { digit, side });
         }
     }
+    serde_json::to_string(&data).expect("texts, numbers and maps with texts as keys")
 }
 
 #[cfg(test)]

@@ -380,13 +380,14 @@ impl B2bua {
         call.branches
             .retain(|one| !one.over || Some(one.client) == winner);
         for branch in &mut call.branches {
-            branch.sent.body = Vec::new();
+            branch.rest();
         }
         if let Some(response) = invitation.as_ref().and_then(|one| one.accepted.clone()) {
             call.invitation = invitation;
             self.on_late_answer(call, response, request, now);
         } else {
-            self.save(call);
+            // The answer was saved; since then nothing has changed that outlives us.
+            call.negotiation.rest();
         }
         if waits {
             self.send_bye_with(call, Side::Caller, reason, now);

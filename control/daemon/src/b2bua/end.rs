@@ -250,7 +250,8 @@ impl B2bua {
         }
         let mut pending = std::mem::take(&mut call.passages);
         // A late offer that awaits its ACK was answered already.
-        pending.extend(call.exchange.take().filter(|passage| !passage.awaits_ack));
+        let exchange = call.exchange.take().filter(|passage| !passage.awaits_ack);
+        pending.extend(exchange.map(|passage| *passage));
         for passage in pending {
             self.reply(
                 call,

@@ -336,7 +336,12 @@ impl B2bua {
         let private = headers::wants_privacy(&request.headers);
         Some(Box::new(Call {
             private: [private, false],
-            invitation: Some(Invitation::new(Some(tx), request, groups, offer.is_none())),
+            invitation: Some(Box::new(Invitation::new(
+                Some(tx),
+                request,
+                groups,
+                offer.is_none(),
+            ))),
             offer,
             ..Call::new(key, object, route, [caller, callee], media, negotiation)
         }))

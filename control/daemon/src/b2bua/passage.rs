@@ -175,7 +175,7 @@ impl B2bua {
         status: u16,
         now: &Moment,
     ) {
-        let pending = call.exchange.iter().chain(&call.passages);
+        let pending = call.exchange.as_deref().into_iter().chain(&call.passages);
         let ended = pending
             .filter(|passage| passage.client == Some(tx))
             .map(|passage| {

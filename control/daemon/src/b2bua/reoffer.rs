@@ -85,10 +85,10 @@ impl B2bua {
         now: &Moment,
     ) {
         self.own_server(call, tx);
-        call.exchange = Some(Passage {
+        call.exchange = Some(Box::new(Passage {
             late_offer,
             ..Passage::new(side, tx, request, true)
-        });
+        }));
         let wanted = call.negotiation.wanted_media(&call.media.open);
         if wanted.len() > call.media.open.len() {
             call.media.open = wanted;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use trunkline_sip::dialog::Dialog;
-use trunkline_sip::message::{Request, Response, Uri};
+use trunkline_sip::message::{Headers, Request, Response, Uri};
 use trunkline_sip::transaction::{ClientTx, ServerTx, Transport};
 
 use super::Leg;
@@ -75,6 +75,16 @@ pub struct Branch {
 }
 
 impl Branch {
+    /// Keeps of the INVITE what a dialog is made of: for other forks that still answer.
+    pub fn rest(&mut self) {
+        let names = ["From", "To", "Call-ID", "CSeq", "Contact"];
+        let mut headers = Headers::new();
+        for name in names {
+            headers.copy(&self.sent.headers, name);
+        }
+        (self.sent.headers, self.sent.body) = (headers, Vec::new());
+    }
+
     /// Whether it may still answer the call.
     pub fn rings(&self) -> bool {
         !self.over && !self.cancelled

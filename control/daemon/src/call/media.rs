@@ -1,8 +1,6 @@
 //! What the dataplane has been told of a call's media, kept so that it can be told again after a
 //! dataplane has died.
 
-use std::collections::BTreeMap;
-
 use trunkline_link::message::leg_flags;
 use trunkline_link::message::{
     Command, Continuity, Event, LegRestore, LegUpdate, MediaOpen, SessionOpen, Side,
@@ -10,6 +8,46 @@ use trunkline_link::message::{
 
 /// One side of one m-line.
 type Key = (u8, u8);
+
+/// What there is of each: a few, in order. A tree's smallest node has room for eleven.
+#[derive(Debug, Clone)]
+struct Few<T>(Vec<(Key, T)>);
+
+impl<T> Few<T> {
+    /// The place of a key, or where it belongs.
+    fn place(&self, key: Key) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&key, |(key, _)| *key)
+    }
+
+    fn get(&self, key: Key) -> Option<&T> {
+        self.place(key).ok().map(|at| &self.0[at].1)
+    }
+
+    fn entry(&mut self, key: Key, new: impl FnOnce() -> T) -> &mut T {
+        let at = self.place(key).unwrap_or_else(|at| {
+            self.0.reserve_exact(1);
+            self.0.insert(at, (key, new()));
+            at
+        });
+        &mut self.0[at].1
+    }
+
+    /// Puts it in; gives what stood there.
+    fn insert(&mut self, key: Key, value: T) -> Option<T> {
+        match self.place(key) {
+            Ok(at) => Some(std::mem::replace(&mut self.0[at].1, value)),
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (key, value));
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        self.0.retain(|(one, _)| *one != key);
+    }
+}
 
 /// The media session of a call.
 #[derive(Debug, Clone)]
@@ -24,8 +62,8 @@ pub struct Media {
     pub media_timeout_ms: u32,
     /// Session whose worker is to have this one too, 0 = any.
     pub beside: u64,
-    legs: BTreeMap<Key, LegUpdate>,
-    restore: BTreeMap<Key, LegRestore>,
+    legs: Few<LegUpdate>,
+    restore: Few<LegRestore>,
 }
 
 impl Media {
@@ -37,8 +75,8 @@ impl Media {
             open: Vec::new(),
             media_timeout_ms,
             beside: 0,
-            legs: BTreeMap::new(),
-            restore: BTreeMap::new(),
+            legs: Few(Vec::new()),
+            restore: Few(Vec::new()),
         }
     }
 
@@ -105,7 +143,7 @@ impl Media {
             .is_none_or(|old| old.rtp != update.rtp);
         if moved {
             // What was learned belonged to the former address.
-            self.restore.remove(&key);
+            self.restore.remove(key);
         }
         Command::LegUpdate(update)
     }
@@ -145,21 +183,19 @@ impl Media {
     }
 
     fn entry(&mut self, media: u8, side: Side) -> &mut LegRestore {
-        self.restore
-            .entry((media, side as u8))
-            .or_insert(LegRestore {
-                learned_rtp: None,
-                learned_rtcp: None,
-                continuity: None,
-            })
+        self.restore.entry((media, side as u8), || LegRestore {
+            learned_rtp: None,
+            learned_rtcp: None,
+            continuity: None,
+        })
     }
 
     /// What a new dataplane has to know of the sides, once it has given the same ports.
     pub fn reinstall(&self) -> Vec<Command> {
         let mut commands = Vec::new();
-        for (key, leg) in &self.legs {
+        for (key, leg) in &self.legs.0 {
             let mut leg = leg.clone();
-            leg.restore = self.restore.get(key).copied();
+            leg.restore = self.restore.get(*key).copied();
             // Without anything learned the source must be found again.
             if leg
                 .restore

@@ -71,7 +71,7 @@ pub struct Leg {
     /// Nothing more is expected of it.
     pub over: bool,
     /// What its peer is told of the transfer that it asked for.
-    pub subscription: Option<Subscription>,
+    pub subscription: Option<Box<Subscription>>,
     /// Its session timer.
     pub session: Option<SessionTimer>,
     /// What we ask of its session timer.
@@ -116,8 +116,7 @@ impl Leg {
 
     /// Whether its peer waits for nothing more from us.
     pub fn is_done(&self) -> bool {
-        let told = |one: &Subscription| one.over;
-        self.over && self.subscription.as_ref().is_none_or(told)
+        self.over && self.subscription.as_ref().is_none_or(|one| one.over)
     }
 
     /// The target for an in-dialog request: the next hop where it is an address, else where the
@@ -310,13 +309,13 @@ pub struct Call {
     /// Whose offer was answered last.
     pub offerer: Side,
     /// The INVITEs, until the call is answered or over.
-    pub invitation: Option<Invitation>,
+    pub invitation: Option<Box<Invitation>>,
     /// Our INVITEs, oldest first; after the ACK those that may still be answered, without bodies.
     pub branches: Vec<Branch>,
     /// Requests of the callee that wait for the caller's ACK.
     pub waiting: Vec<(ServerTx, Request)>,
     /// The request that is being passed between the sides with an offer, at most one.
-    pub exchange: Option<Passage>,
+    pub exchange: Option<Box<Passage>>,
     /// Other requests being passed.
     pub passages: Vec<Passage>,
     /// An offer of the caller that waits for ports.
@@ -529,5 +528,41 @@ impl Call {
             self.object.ended_at = Some(at);
             self.object.ended_by = Some(by);
         }
+    }
+}
+
+#[cfg(test)]
+mod sizes_probe {
+    #[test]
+    fn sizes_probe() {
+        macro_rules! p { ($($t:ty),*) => { $( println!("SZ {} {}", stringify!($t), std::mem::size_of::<$t>()); )* } }
+        p!(
+            super::Call,
+            super::Leg,
+            super::Branch,
+            super::Invitation,
+            super::Passage,
+            super::Batch,
+            super::Step,
+            super::Media,
+            super::Negotiation,
+            super::Transfer,
+            super::OwnOffer,
+            super::Heard,
+            super::Recording,
+            super::object::Call,
+            super::object::Leg,
+            super::Party,
+            super::Dialog,
+            super::Uri,
+            super::Request,
+            super::Response,
+            super::SessionTimer,
+            super::Target,
+            trunkline_sinks::cdr::Cdr,
+            trunkline_link::message::LegUpdate,
+            super::Subscription,
+            super::Departing
+        );
     }
 }

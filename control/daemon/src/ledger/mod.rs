@@ -142,7 +142,10 @@ impl Ledger {
         }
         fill::from_call(&mut cdr, call);
         self.record(RecordKind::Start, &cdr);
-        self.calls.entry(call.key).or_default().open.push(cdr);
+        let open = &mut self.calls.entry(call.key).or_default().open;
+        // Nearly always its own leg and one other.
+        open.reserve_exact(2);
+        open.push(cdr);
     }
 
     /// An INVITE of ours leaves.

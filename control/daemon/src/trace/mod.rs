@@ -17,8 +17,11 @@ use trunkline_sip::transaction::Transport;
 pub use ladder::summary;
 pub use pcapng::write as write_pcapng;
 
-/// Bytes of SIP kept.
+/// Bytes of memory for messages, their places in the ring included.
 const BYTES_MAX: usize = 32 << 20;
+/// What a message takes besides its bytes and its Call-ID: its place, twice as a ring grows by doubling,
+/// and two blocks of the allocator.
+const PLACE_BYTES: usize = 2 * size_of::<Message>() + 48;
 /// Messages and media events kept.
 const ENTRIES_MAX: usize = 1 << 16;
 /// Streams whose losses are followed.
@@ -113,7 +116,7 @@ impl Trace {
         let masked = self.masks_keys.then(|| keys::masked(&bytes)).flatten();
         let bytes = masked.map_or(bytes, Arc::from);
         let mut ring = self.ring();
-        ring.bytes += bytes.len();
+        ring.bytes += PLACE_BYTES + call_id.len() + bytes.len();
         ring.messages.push_back(Message {
             at: Timestamp::now(),
             transport,
@@ -127,7 +130,7 @@ impl Trace {
             let Some(oldest) = ring.messages.pop_front() else {
                 break;
             };
-            ring.bytes -= oldest.bytes.len();
+            ring.bytes -= PLACE_BYTES + oldest.call_id.len() + oldest.bytes.len();
             ring.dropped += 1;
         }
     }

@@ -9,6 +9,7 @@ use super::deliveries::StoredCopy;
 use super::filter::{CallFilter, Cursor, Page, RecordingFilter, is_after};
 use super::marks::{Decision, Mark, Marks};
 use super::store::{self, Catalog, CatalogError, Storage, StoredRecording};
+use crate::background;
 use crate::cdr::Cdr;
 use crate::object::{Call, Recording};
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +23,8 @@ use trunkline_sn3::erase::erase_recordings;
 const WAITING_MAX: usize = 200_000;
 /// Objects written in one transaction.
 const BATCH_MAX: usize = 2_000;
+/// The least time between two transactions: a call's changes that come soon after one another are one write.
+const COMMIT_EVERY: Duration = Duration::from_millis(50);
 /// Pause after a refused transaction.
 const RETRY: Duration = Duration::from_millis(500);
 /// Idle reader connections kept.
@@ -70,6 +73,8 @@ struct Queue {
     accepted: u64,
     committed: u64,
     refused: u64,
+    /// Who waits for all to be committed.
+    flushing: usize,
     stop: bool,
 }
 
@@ -204,9 +209,11 @@ impl Drop for CatalogThread {
 }
 
 fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
+    background::give_way();
     let mut failing = false;
+    let mut committed_at = None;
     loop {
-        let (batch, stop) = next_batch(shared);
+        let (batch, stop) = next_batch(shared, committed_at.map(|at| at + COMMIT_EVERY));
         if batch.is_empty() && stop {
             return;
         }
@@ -229,6 +236,7 @@ fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
             }
             Ok(())
         });
+        committed_at = Some(Instant::now());
         match result {
             Ok(()) => {
                 if std::mem::take(&mut failing) {
@@ -262,14 +270,21 @@ fn write_until_stopped(mut catalog: Catalog, shared: &Shared) {
     }
 }
 
-/// Waits for writes and takes a batch; it stays visible in `in_work`.
-fn next_batch(shared: &Shared) -> (Vec<Write>, bool) {
+/// Waits for writes, and then until `earliest` unless somebody waits or there are many, and takes a
+/// batch; it stays visible in `in_work`.
+fn next_batch(shared: &Shared, earliest: Option<Instant>) -> (Vec<Write>, bool) {
     let mut queue = lock(&shared.queue);
     while queue.order.is_empty() && !queue.stop {
         queue = shared
             .changed
             .wait(queue)
             .unwrap_or_else(PoisonError::into_inner);
+    }
+    while let Some(left) = earliest.and_then(|at| at.checked_duration_since(Instant::now()))
+        && !(left.is_zero() || queue.stop || queue.flushing > 0 || queue.order.len() >= BATCH_MAX)
+    {
+        let waited = shared.changed.wait_timeout(queue, left);
+        queue = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
     let mut batch = Vec::new();
     while batch.len() < BATCH_MAX
@@ -317,8 +332,12 @@ impl CatalogHandle {
         queue.order.push_back(key.clone());
         queue.waiting.insert(key, write);
         queue.accepted += 1;
+        // More of them are only waited for, see `next_batch`.
+        let matters = matches!(queue.order.len(), 1 | BATCH_MAX);
         drop(queue);
-        self.shared.changed.notify_all();
+        if matters {
+            self.shared.changed.notify_all();
+        }
         true
     }
 
@@ -459,15 +478,16 @@ impl CatalogHandle {
         let deadline = Instant::now() + patience;
         let mut queue = lock(&self.shared.queue);
         let target = queue.accepted;
-        while queue.committed < target {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
+        queue.flushing += 1;
+        self.shared.changed.notify_all();
+        let mut left = deadline.saturating_duration_since(Instant::now());
+        while queue.committed < target && !left.is_zero() {
             let waited = self.shared.changed.wait_timeout(queue, left);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            left = deadline.saturating_duration_since(Instant::now());
         }
-        true
+        queue.flushing -= 1;
+        queue.committed >= target
     }
 
     /// Objects that were not stored because too many waited.

@@ -50,6 +50,8 @@ pub struct Journal {
     settings: CdrSettings,
     file: File,
     bytes: u64,
+    /// How many of them, and which sequence, are durable.
+    synced: (u64, u64),
     /// Sequence of the last record written, ever.
     sequence: u64,
     /// Sequence of the file's first record; 0 = it has none.
@@ -101,6 +103,7 @@ impl Journal {
                 settings,
                 file,
                 bytes,
+                synced: (bytes, last),
                 sequence: last,
                 first: walked.first,
                 began,
@@ -118,17 +121,54 @@ impl Journal {
     /// # Errors
     /// Nothing was written.
     pub fn append(&mut self, records: &mut [Cdr]) -> Result<(), JournalError> {
+        self.write(records)?;
+        self.sync()
+    }
+
+    /// Numbers the records and writes them: they outlive this process, and the machine once
+    /// [`Self::sync`] has returned. All or none are written.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn write(&mut self, records: &mut [Cdr]) -> Result<(), JournalError> {
         if records.is_empty() {
             return Ok(());
         }
-        let written = self.rotate_if_due().and_then(|()| self.write(records));
-        written.map_err(|source| JournalError {
-            path: self.directory.join(RECORDS_FILE),
-            source,
-        })
+        let written = self
+            .rotate_if_due()
+            .and_then(|()| self.write_lines(records));
+        written.map_err(|source| self.error(source))
     }
 
-    fn write(&mut self, records: &mut [Cdr]) -> io::Result<()> {
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// It cannot be: all that was written since the last time is taken back.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        if self.synced.0 == self.bytes {
+            return Ok(());
+        }
+        match self.file.sync_data() {
+            Ok(()) => {
+                self.synced = (self.bytes, self.sequence);
+                Ok(())
+            }
+            Err(source) => {
+                (self.bytes, self.sequence) = self.synced;
+                let source = self.file.set_len(self.bytes).err().unwrap_or(source);
+                Err(self.error(source))
+            }
+        }
+    }
+
+    fn error(&self, source: io::Error) -> JournalError {
+        JournalError {
+            path: self.directory.join(RECORDS_FILE),
+            source,
+        }
+    }
+
+    fn write_lines(&mut self, records: &mut [Cdr]) -> io::Result<()> {
         let mut text = Vec::new();
         let mut sequence = self.sequence;
         for record in &mut *records {
@@ -139,11 +179,7 @@ impl Journal {
             serde_json::to_writer(&mut text, record)?;
             text.push(b'\n');
         }
-        if let Err(error) = self
-            .file
-            .write_all(&text)
-            .and_then(|()| self.file.sync_data())
-        {
+        if let Err(error) = self.file.write_all(&text) {
             // A torn line must not swallow the next one.
             self.file.set_len(self.bytes)?;
             return Err(error);
@@ -163,6 +199,9 @@ impl Journal {
         if self.first == 0 || !(old || self.bytes >= self.settings.rotate_bytes) {
             return Ok(());
         }
+        // Puts aside only what can be taken back no more.
+        self.file.sync_data()?;
+        self.synced = (self.bytes, self.sequence);
         self.rotate()
     }
 
@@ -194,6 +233,7 @@ impl Journal {
             .create(true)
             .open(&records)?;
         (self.bytes, self.first, self.began) = (0, 0, SystemTime::now());
+        self.synced = (0, self.sequence);
         File::open(&self.directory)?.sync_all()
     }
 

@@ -1,7 +1,8 @@
 //! The thread that writes call detail records.
 
-use super::journal::Journal;
+use super::journal::{Journal, JournalError};
 use super::record::{Cdr, RecordKind};
+use crate::background;
 use crate::catalog::CatalogHandle;
 use std::collections::VecDeque;
 use std::io;
@@ -15,10 +16,15 @@ const WAITING_MAX: usize = 500_000;
 const BATCH_MAX: usize = 4_096;
 /// Pause after a refused write.
 const RETRY: Duration = Duration::from_millis(500);
+/// The least time between two moments at which what was written is made durable: many small ones
+/// would take the disk, and the signalling's core, for themselves.
+const SYNC_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Cdr>,
+    /// Who waits for all to be durable.
+    flushing: usize,
     accepted: u64,
     written: u64,
     dropped: u64,
@@ -98,10 +104,13 @@ impl CdrHandle {
             }
             return;
         }
+        let first = queue.waiting.is_empty();
         queue.waiting.push_back(record);
         queue.accepted += 1;
         drop(queue);
-        self.shared.changed.notify_all();
+        if first {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Waits until everything given before is durable and with the catalog; false when that takes
@@ -111,15 +120,16 @@ impl CdrHandle {
         let deadline = Instant::now() + patience;
         let mut queue = self.queue();
         let target = queue.accepted;
-        while queue.written < target {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
+        queue.flushing += 1;
+        self.shared.changed.notify_all();
+        let mut left = deadline.saturating_duration_since(Instant::now());
+        while queue.written < target && !left.is_zero() {
             let waited = self.shared.changed.wait_timeout(queue, left);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            left = deadline.saturating_duration_since(Instant::now());
         }
-        true
+        queue.flushing -= 1;
+        queue.written >= target
     }
 
     /// Records dropped because too many waited.
@@ -129,21 +139,71 @@ impl CdrHandle {
     }
 }
 
-fn write_until_stopped(mut journal: Journal, catalog: &CatalogHandle, shared: &Shared) {
+/// What the thread has written and not made durable yet.
+struct Writer {
+    journal: Journal,
+    written: Vec<Cdr>,
+    synced_at: Option<Instant>,
+}
+
+impl Writer {
+    /// When what was written is to be made durable.
+    fn due(&self) -> Option<Instant> {
+        let earliest = self.synced_at.map(|at| at + SYNC_EVERY);
+        (!self.written.is_empty()).then(|| earliest.unwrap_or_else(Instant::now))
+    }
+
+    /// Writes a batch, and makes all durable where that is due; gives what is.
+    ///
+    /// # Errors
+    /// All that is not durable comes back, in order.
+    fn work(
+        &mut self,
+        mut batch: Vec<Cdr>,
+        at_once: bool,
+    ) -> Result<Vec<Cdr>, (JournalError, Vec<Cdr>)> {
+        if let Err(error) = self.journal.write(&mut batch) {
+            // What was written before stays written.
+            return Err((error, batch));
+        }
+        self.written.append(&mut batch);
+        if !at_once && self.due().is_none_or(|due| due > Instant::now()) {
+            return Ok(Vec::new());
+        }
+        let synced = self.journal.sync();
+        self.synced_at = Some(Instant::now());
+        let records = std::mem::take(&mut self.written);
+        match synced {
+            Ok(()) => Ok(records),
+            Err(error) => Err((error, records)),
+        }
+    }
+}
+
+fn write_until_stopped(journal: Journal, catalog: &CatalogHandle, shared: &Shared) {
+    background::give_way();
     let lock = || shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut writer = Writer {
+        journal,
+        written: Vec::new(),
+        synced_at: None,
+    };
     let mut failing = false;
     loop {
-        let (mut batch, stop) = next_batch(shared);
-        if batch.is_empty() && stop {
+        let (batch, at_once, stop) = next_batch(shared, writer.due());
+        if batch.is_empty() && writer.written.is_empty() && stop {
             return;
         }
-        match journal.append(&mut batch) {
-            Ok(()) => {
+        match writer.work(batch, at_once || stop) {
+            Ok(durable) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!("call detail records are written again");
                 }
-                let count = batch.len() as u64;
-                let finals = batch
+                if durable.is_empty() {
+                    continue;
+                }
+                let count = durable.len() as u64;
+                let finals = durable
                     .into_iter()
                     .filter(|record| record.record == RecordKind::Final);
                 for record in finals {
@@ -154,12 +214,12 @@ fn write_until_stopped(mut journal: Journal, catalog: &CatalogHandle, shared: &S
                 lock().written += count;
                 shared.changed.notify_all();
             }
-            Err(error) => {
+            Err((error, records)) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::error!(%error, "cannot write; trying again until it can be done");
                 }
                 let mut queue = lock();
-                for record in batch.into_iter().rev() {
+                for record in records.into_iter().rev() {
                     queue.waiting.push_front(record);
                 }
                 drop(queue);
@@ -172,16 +232,29 @@ fn write_until_stopped(mut journal: Journal, catalog: &CatalogHandle, shared: &S
     }
 }
 
-fn next_batch(shared: &Shared) -> (Vec<Cdr>, bool) {
+/// Waits for records, or until what was written is due to be made durable; also says whether somebody
+/// waits for that, and whether this is the end.
+fn next_batch(shared: &Shared, due: Option<Instant>) -> (Vec<Cdr>, bool, bool) {
     let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
     while queue.waiting.is_empty() && !queue.stop {
-        queue = shared
-            .changed
-            .wait(queue)
-            .unwrap_or_else(PoisonError::into_inner);
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero() || queue.flushing > 0) {
+            break;
+        }
+        queue = match left {
+            Some(left) => {
+                let waited = shared.changed.wait_timeout(queue, left);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let waited = shared.changed.wait(queue);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
     }
     let count = queue.waiting.len().min(BATCH_MAX);
-    (queue.waiting.drain(..count).collect(), queue.stop)
+    let batch = queue.waiting.drain(..count).collect();
+    (batch, queue.flushing > 0, queue.stop)
 }
 
 /// The catalog takes it, sooner or later. False at the process's end: the journal keeps it and all

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::{Action, ClientInput, ClientState, client_invite, client_other};
 use super::types::{Target, Timers, Transmit};
-use crate::message::{Method, Request, Response, SessionId};
+use crate::message::{Headers, Method, Request, Response, SessionId};
 
 /// Most 2xx from different forks that are told apart.
 const FORKS_MAX: usize = 64;
@@ -132,6 +132,11 @@ impl Client {
         if next != before {
             self.enter(now, next);
         }
+        if matches!(next, ClientState::Completed | ClientState::Accepted) {
+            // Nothing is built of the request any more; there may be many that rest so.
+            self.request.headers = Headers::new();
+            self.fallback = None;
+        }
         actions
     }
 
@@ -159,6 +164,9 @@ impl Client {
                     (false, false) => self.timers.t4,
                 };
                 self.expire_at = Some(now + wait);
+                if !self.is_invite() {
+                    self.bytes = Arc::from(&b""[..]);
+                }
             }
             ClientState::Accepted => {
                 self.resend_at = None;

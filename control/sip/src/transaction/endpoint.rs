@@ -32,10 +32,11 @@ pub struct Endpoint {
     /// Makes the tags of answers without a transaction the same for each repetition.
     secret: u64,
     last_id: u64,
-    pub(super) clients: HashMap<ClientTx, Client>,
+    /// Boxed, as the servers are: the tables grow by doubling and never shrink.
+    pub(super) clients: HashMap<ClientTx, Box<Client>>,
     /// By branch; a CANCEL has its INVITE's branch, hence the flag.
     pub(super) client_index: HashMap<(String, bool), ClientTx>,
-    pub(super) servers: HashMap<ServerTx, Server>,
+    pub(super) servers: HashMap<ServerTx, Box<Server>>,
     pub(super) transaction_index: HashMap<String, ServerTx>,
     pub(super) request_index: HashMap<String, ServerTx>,
     pub(super) ack_index: HashMap<String, ServerTx>,
@@ -117,9 +118,8 @@ impl Endpoint {
 
     /// Whether this server transaction still awaits its final response.
     pub fn awaits_response(&self, tx: ServerTx) -> bool {
-        let pending =
-            |server: &Server| matches!(server.state, ServerState::Trying | ServerState::Proceeding);
-        self.servers.get(&tx).is_some_and(pending)
+        let server = self.servers.get(&tx);
+        server.is_some_and(|one| matches!(one.state, ServerState::Trying | ServerState::Proceeding))
     }
 
     /// Sends a request in a new transaction. Via is put on top, Max-Forwards (70) and
@@ -184,7 +184,7 @@ impl Endpoint {
         let target = client.target.clone();
         let bytes = client.bytes();
         self.reschedule(TxId::Client(tx), client.deadline());
-        self.clients.insert(tx, client);
+        self.clients.insert(tx, Box::new(client));
         self.client_index.insert((branch, cancel), tx);
         self.transmit(&target, bytes, Some(TxId::Client(tx)));
         tx

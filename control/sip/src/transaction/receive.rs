@@ -118,7 +118,7 @@ impl Endpoint {
             server.trying = Some(trying.to_bytes().into());
         }
         self.reschedule(TxId::Server(tx), server.deadline());
-        self.servers.insert(tx, server);
+        self.servers.insert(tx, Box::new(server));
         self.events.push_back(Event::Request { tx, request, path });
     }
 
@@ -134,7 +134,8 @@ impl Endpoint {
 
     fn handle_ack(&mut self, now: Instant, path: Path, request: Request, keys: &RequestKeys) {
         let by_branch = self.transaction_index.get(&keys.transaction).copied();
-        let by_branch = by_branch.filter(|tx| self.servers.get(tx).is_some_and(Server::is_invite));
+        let by_branch =
+            by_branch.filter(|tx| self.servers.get(tx).is_some_and(|one| one.is_invite()));
         let found = by_branch.or_else(|| self.ack_index.get(&keys.dialog).copied());
         let Some(server) = found.and_then(|tx| self.servers.get_mut(&tx)) else {
             // Perhaps a dialog knows it; without a To tag none can.
@@ -167,7 +168,7 @@ impl Endpoint {
     }
 
     fn handle_cancel(&mut self, path: Path, request: Request, keys: &RequestKeys) {
-        let invite = |tx: &ServerTx| self.servers.get(tx).is_some_and(Server::is_invite);
+        let invite = |tx: &ServerTx| self.servers.get(tx).is_some_and(|one| one.is_invite());
         // An element that rewrites Via on the way changes branch or sent-by; Call-ID, From
         // tag and CSeq still name the INVITE.
         let found = self

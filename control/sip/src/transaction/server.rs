@@ -199,6 +199,8 @@ impl Server {
     pub(crate) fn acknowledged(&mut self) {
         self.acked = true;
         self.resend_at = None;
+        // A repeated INVITE is absorbed from here on (RFC 6026 section 7.1).
+        self.last = None;
     }
 
     /// Starts repeating a reliable provisional.

@@ -106,7 +106,7 @@ impl B2bua {
             // The dialog's first REFER goes without a number, which some would not understand.
             let number = request.headers.cseq().ok().map(|cseq| cseq.number);
             let id = number.filter(|_| leg.subscription.is_some());
-            leg.subscription = Some(Subscription::new(id));
+            leg.subscription = Some(Box::new(Subscription::new(id)));
         }
         self.begin_transfer(call, side, referral, now);
         self.tell_subscribers(call, now);
@@ -114,9 +114,8 @@ impl B2bua {
 
     fn judge_refer(&self, call: &Call, side: Side, request: &Request) -> Result<Referral, u16> {
         let referral = Referral::read(request)?;
-        let told = |one: &Subscription| one.over;
-        let busy =
-            call.transfer.is_some() || !call.leg(side).subscription.as_ref().is_none_or(told);
+        let subscription = call.leg(side).subscription.as_ref();
+        let busy = call.transfer.is_some() || subscription.is_some_and(|one| !one.over);
         if call.phase != Phase::Answered || busy || call.consulted_by.is_some() {
             return Err(491);
         }

@@ -124,7 +124,7 @@ impl B2bua {
         let key = rand::random::<u64>().max(1);
         let media = call.media.for_newcomer(leaving);
         let mut child = Box::new(Call {
-            invitation: Some(Invitation::new(None, request, groups, false)),
+            invitation: Some(Box::new(Invitation::new(None, request, groups, false))),
             offer: Some(offer),
             transfer_of: Some(call.key),
             closed: true,

@@ -1,23 +1,38 @@
 //! What a side said.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use trunkline_sdp::{Description, SdpError};
 
 /// A description as received: its bytes for storage, its parsed form for use.
 #[derive(Debug, Clone)]
 pub struct Heard {
-    pub(super) bytes: Vec<u8>,
-    pub(super) description: Description,
+    pub(super) bytes: Box<[u8]>,
+    parsed: OnceLock<Box<Description>>,
 }
 
 impl Heard {
     /// Parses a body.
     pub fn parse(bytes: &[u8]) -> Result<Self, SdpError> {
+        let description = Description::parse(bytes)?;
         Ok(Self {
-            bytes: bytes.to_vec(),
-            description: Description::parse(bytes)?,
+            bytes: bytes.into(),
+            parsed: OnceLock::from(Box::new(description)),
         })
+    }
+
+    /// Its parsed form.
+    pub(super) fn description(&self) -> &Description {
+        self.parsed.get_or_init(|| {
+            let parsed = Description::parse(&self.bytes);
+            Box::new(parsed.expect("these bytes were parsed before"))
+        })
+    }
+
+    /// Keeps the bytes alone: the parsed form, several times as large, is made again when it is asked for.
+    pub(super) fn rest(&mut self) {
+        self.parsed.take();
     }
 
     /// Parses a body, of which only these audio codecs count (all, if none is named).
@@ -35,7 +50,7 @@ impl Heard {
 
     /// Whether this side holds the call.
     pub fn is_held(&self) -> bool {
-        self.description.is_held()
+        self.description().is_held()
     }
 
     /// The same without the hold that the other side had asked for: where this one only received or
@@ -56,8 +71,8 @@ impl Heard {
         let Ok(earlier) = Description::parse(earlier.as_bytes()) else {
             return self.clone();
         };
-        let mut bytes = self.bytes.clone();
-        for media in earlier.media.iter().skip(self.description.media.len()) {
+        let mut bytes = self.bytes.to_vec();
+        for media in earlier.media.iter().skip(self.description().media.len()) {
             let formats = media.formats.join(" ");
             let line = format!("m={} 0 {} {formats}\r\n", media.kind, media.protocol_text);
             bytes.extend_from_slice(line.as_bytes());
@@ -67,7 +82,7 @@ impl Heard {
 
     /// The first audio line's address family, where it is an address.
     pub fn address(&self) -> Option<IpAddr> {
-        self.description
+        self.description()
             .media
             .iter()
             .find_map(|media| media.rtp_address())

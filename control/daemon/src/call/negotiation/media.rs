@@ -48,7 +48,7 @@ impl Negotiation {
     pub fn takes_digits(&self, side: Side) -> bool {
         let media = self
             .heard(side)
-            .map_or(&[][..], |heard| &heard.description.media);
+            .map_or(&[][..], |heard| &heard.description().media);
         let events = |media: &trunkline_sdp::Media| {
             let payloads = media.payloads.iter();
             let found = |one: &trunkline_sdp::PayloadType| one.codec == Codec::TelephoneEvent;

@@ -40,7 +40,7 @@ struct Pending {
 pub struct Negotiation {
     plan: MediaPlan,
     parties: [Party; 2],
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
 }
 
 impl Negotiation {
@@ -62,20 +62,20 @@ impl Negotiation {
     pub fn offer(&mut self, from: Side, offer: Heard) -> Result<(), SdpError> {
         let first = self.parties.iter().all(|party| party.heard.is_none());
         judge_offer(
-            &offer.description,
+            offer.description(),
             if first {
                 Occasion::First
             } else {
                 Occasion::Later
             },
         )?;
-        self.plan.update(&offer.description);
+        self.plan.update(offer.description());
         let told_before = self.parties[from.other() as usize].sent.clone();
-        self.pending = Some(Pending {
+        self.pending = Some(Box::new(Pending {
             from,
             offer,
             told_before,
-        });
+        }));
         Ok(())
     }
 
@@ -103,7 +103,9 @@ impl Negotiation {
         self.parties[from as usize]
             .heard
             .as_ref()
-            .is_some_and(|old| matches!(compare(&old.description, &new.description), Change::None))
+            .is_some_and(|old| {
+                matches!(compare(old.description(), new.description()), Change::None)
+            })
     }
 
     /// The session's media, with the ports already known.
@@ -131,7 +133,7 @@ impl Negotiation {
         let offer = pending
             .offer
             .padded(party.sent.as_deref().unwrap_or_default());
-        let ports = ports(&self.plan, &offer.description, media, to);
+        let ports = ports(&self.plan, offer.description(), media, to);
         let ours = Ours {
             address,
             ports: &ports,
@@ -154,7 +156,7 @@ impl Negotiation {
         let Some(pending) = self.pending.clone() else {
             return Err(SdpError::AnswerMismatch("nothing was offered"));
         };
-        let offer = &pending.offer.description;
+        let offer = pending.offer.description();
         let to = pending.from;
         let ports = ports(&self.plan, offer, media, to);
         let ours = Ours {
@@ -162,7 +164,7 @@ impl Negotiation {
             ports: &ports,
         };
         let origin = &mut self.parties[to as usize].origin;
-        let written = write_answer(offer, &answer.description, &ours, origin)?;
+        let written = write_answer(offer, answer.description(), &ours, origin)?;
         self.parties[to as usize].sent = Some(written.text.clone());
         self.parties[to as usize].heard = Some(pending.offer);
         self.parties[to.other() as usize].heard = Some(answer);
@@ -186,6 +188,17 @@ impl Negotiation {
         }
     }
 
+    /// Nothing is being negotiated: only what cannot be made again is kept.
+    pub fn rest(&mut self) {
+        if self.pending.is_none() {
+            let heard = self
+                .parties
+                .iter_mut()
+                .filter_map(|party| party.heard.as_mut());
+            heard.for_each(Heard::rest);
+        }
+    }
+
     /// What a side said last.
     pub fn heard(&self, side: Side) -> Option<&Heard> {
         self.parties[side as usize].heard.as_ref()
@@ -201,9 +214,9 @@ impl Negotiation {
             && pending.from == side
             && self.heard(side).is_none()
         {
-            return Some(&pending.offer.description);
+            return Some(pending.offer.description());
         }
-        self.heard(side).map(|heard| &heard.description)
+        self.heard(side).map(|heard| heard.description())
     }
 }
 

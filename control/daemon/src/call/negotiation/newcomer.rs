@@ -68,19 +68,19 @@ impl Negotiation {
         media: &Media,
         address: IpAddr,
     ) -> Result<String, SdpError> {
-        judge_offer(&offer.description, Occasion::Later)?;
+        judge_offer(offer.description(), Occasion::Later)?;
         let Some(caller) = self.heard(Side::Caller).cloned() else {
             return Err(SdpError::AnswerMismatch("the caller has said nothing"));
         };
-        let ports = ports(&self.plan, &offer.description, media, Side::Callee);
+        let ports = ports(&self.plan, offer.description(), media, Side::Callee);
         let ours = Ours {
             address,
             ports: &ports,
         };
         let party = &mut self.parties[Side::Callee as usize];
         let written = write_answer(
-            &offer.description,
-            &caller.description,
+            offer.description(),
+            caller.description(),
             &ours,
             &mut party.origin,
         )?;
@@ -105,11 +105,11 @@ impl Negotiation {
         let media = self.plan.media().iter();
         media.map(|planned| planned.line).any(|line| {
             let at = |one: &Description| one.media.get(line).filter(|m| m.port != 0).cloned();
-            match (at(&told), at(&says.description)) {
+            match (at(&told), at(says.description())) {
                 (None, None) => false,
                 (Some(told), Some(says)) => {
                     told.direction() != says.direction()
-                        || !fits(&told, &says, at(&own.description).as_ref())
+                        || !fits(&told, &says, at(own.description()).as_ref())
                 }
                 _ => true,
             }
@@ -120,11 +120,11 @@ impl Negotiation {
     pub fn offer_again(&mut self, from: Side) -> Option<()> {
         let offer = self.heard(from)?.clone();
         let told_before = self.sent(from.other()).map(str::to_owned);
-        self.pending = Some(Pending {
+        self.pending = Some(Box::new(Pending {
             from,
             offer,
             told_before,
-        });
+        }));
         Some(())
     }
 
@@ -133,8 +133,8 @@ impl Negotiation {
         let Some(pending) = &self.pending else {
             return Err(SdpError::AnswerMismatch("nothing was offered"));
         };
-        let lines = pending.offer.description.media.len();
-        trunkline_sdp::judge_answer(&answer.description, lines)?;
+        let lines = pending.offer.description().media.len();
+        trunkline_sdp::judge_answer(answer.description(), lines)?;
         let to = pending.from.other();
         self.parties[to as usize].heard = Some(answer);
         self.pending = None;

@@ -71,11 +71,11 @@ impl Negotiation {
         let mut negotiation = Self {
             plan: saved.plan,
             parties: [party(caller), party(callee)],
-            pending: Some(Pending {
+            pending: Some(Box::new(Pending {
                 from: offerer,
                 offer,
                 told_before: None,
-            }),
+            })),
         };
         negotiation.write_offer(media, addresses[offerer.other() as usize])?;
         negotiation

@@ -21,7 +21,7 @@ pub const FEW: &str = "trunkline, few calls standing";
 pub const MANY: &str = "trunkline, many calls standing";
 const FEW_CALLS: u32 = 100;
 /// Calls begun a second while the idle ones are set up.
-const FILL_RATE: f64 = 250.0;
+const FILL_RATE: f64 = 400.0;
 /// Calls begun a second where CPU a call is measured.
 const STEADY_RATE: f64 = 200.0;
 const HOLD: Duration = Duration::from_millis(100);
@@ -36,7 +36,8 @@ const BAD_MAX: f64 = 0.001;
 /// A system does not start, or the load cannot be read.
 pub fn run(session: &mut Session, many: u32) -> Result<()> {
     session.results.note(format!(
-        "Few calls standing: {FEW_CALLS}; many: {many}. Memory is that of control."
+        "Few calls standing: {FEW_CALLS}; many: {many}. Memory is that of control, the messages and events of \
+         these calls that it keeps for `explain` and for event streams (bounded) included."
     ));
     if let Some(rig) = session.place.rigs(None).first()
         && *rig == Rig::Inline

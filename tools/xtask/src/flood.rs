@@ -1,9 +1,18 @@
-//! `cargo xtask flood`: the long form of the test that throws mutated messages at the control.
+//! `cargo xtask flood`: the long form of the test that throws mutated messages at the control, against the
+//! release programs.
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::command::{cargo, run as run_command};
+use crate::command::{cargo, run as run_command, target_dir};
+
+/// The programs that run.
+const PROGRAMS: [&str; 4] = [
+    "trunkline",
+    "trunkline-control",
+    "trunkline-dataplane",
+    "trunkline-rtpgen",
+];
 
 /// How much to throw.
 #[derive(Args)]
@@ -18,6 +27,11 @@ pub struct Options {
 
 /// Runs the test with these numbers.
 pub fn run(options: &Options) -> Result<()> {
+    let mut build = cargo(&["build", "--release", "--quiet", "--bins"]);
+    for package in PROGRAMS {
+        build.args(["--package", package]);
+    }
+    run_command("programs", &mut build)?;
     let mut test = cargo(&[
         "test",
         "--package",
@@ -27,6 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
         "--",
         "--nocapture",
     ]);
+    test.env("TRUNKLINE_BIN_DIR", target_dir().join("release"));
     test.env("FLOOD_MESSAGES", options.messages.to_string());
     test.env("FLOOD_PER_SECOND", options.per_second.to_string());
     run_command("flood", &mut test)

@@ -138,7 +138,7 @@ impl Negotiation {
             address,
             ports: &ports,
         };
-        let written = write_offer(&offer.description, &ours, &mut party.origin);
+        let written = write_offer(offer.description(), &ours, &mut party.origin);
         party.sent = Some(written.text.clone());
         Some(written.text)
     }

@@ -120,7 +120,7 @@ impl B2bua {
     ) {
         for one in transfers.departing {
             let mut leg = one.leg.restored(now);
-            leg.subscription = one.notified.map(Notified::restored);
+            leg.subscription = one.notified.map(Notified::restored).map(Box::new);
             let known = leg.dialog.as_ref().map(Dialog::id);
             let gone = Side::Callee;
             self.dialogs.extend(known.map(|id| (id, (call.key, gone))));
@@ -129,7 +129,8 @@ impl B2bua {
         if let Some(current) = transfers.current {
             let leaving = side(current.leaving);
             let leg = current.leg.min(call.object.legs.len() - 1);
-            call.leg_mut(leaving).subscription = current.notified.map(Notified::restored);
+            call.leg_mut(leaving).subscription =
+                current.notified.map(Notified::restored).map(Box::new);
             call.transfer = Some(Transfer {
                 leaving,
                 leg,

@@ -220,6 +220,10 @@ impl B2bua {
             batch.failed = batch.failed.or(failed);
             if batch.open == 0 {
                 let batch = call.batches.remove(index);
+                if call.batches.is_empty() {
+                    // A call rests most of its time.
+                    call.batches = Vec::new();
+                }
                 b2bua.step(call, batch.then, batch.failed, now);
             }
         });

@@ -326,6 +326,19 @@ pub(super) fn unpack<T: DeserializeOwned>(wanted: u8, record: &[u8]) -> Option<T
     serde_json::from_slice(&json).ok()
 }
 
+fn remembered(
+    negotiation: &Negotiation,
+    key: u64,
+    legs: &[SavedLeg; 2],
+    nat: bool,
+) -> Vec<LegUpdate> {
+    Side::BOTH
+        .into_iter()
+        .zip(legs)
+        .flat_map(|(side, leg)| negotiation.leg_updates(key, side, Some(leg.remote.ip()), nat))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +363,13 @@ mod tests {
         assert_eq!(unpack::<String>(VERSION, &record), Some(large));
         assert!(pack(VERSION, &digits(100_000)).is_none());
         let bomb = [&[VERSION, QUICK][..], &u32::MAX.to_le_bytes(), &[0; 8]].concat();
-        for record in [&b""[..], &[VERSION], &[VERSION, 9, 1], &[3, QUICK, 1], &bomb] {
+        for record in [
+            &b""[..],
+            &[VERSION],
+            &[VERSION, 9, 1],
+            &[3, QUICK, 1],
+            &bomb,
+        ] {
             assert!(unpack::<String>(VERSION, record).is_none(), "{record:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use trunkline_control::siprec::session::State;
 use trunkline_link::message::Side;
+use trunkline_sip::message::{Method, Request};
 use trunkline_siprec::metadata::DataMode;
 
 use super::common::{World, sdp};
@@ -380,4 +381,94 @@ fn a_transferred_party_is_told_as_one_that_left_and_its_successor_as_one_that_jo
         ),
         (0, 1, 1)
     );
+}
+
+#[test]
+fn a_server_that_was_silent_is_asked_whether_it_is_back_and_used_again() {
+    let mut world = World::new(super::siprec::ONE);
+    world.carol.deaf = true;
+    world.establish();
+    world.run(8_000);
+    assert_eq!(world.only_siprec().state, State::Lost);
+    world.carol.deaf = false;
+    let invite = world.until(12_000, |world| world.carol.take_invite());
+    let invite = invite.expect("carol is used again before its rest is over");
+    let asked = |request: &Request| request.method == Method::Options;
+    assert!(world.carol.requests.iter().any(asked));
+    world.carol.respond(
+        &invite,
+        200,
+        Some(&answer(9000, 2, "recvonly")),
+        world.now(),
+    );
+    world.run(50);
+    assert_eq!(world.only_siprec().state, State::Active);
+}
+
+#[test]
+fn a_message_of_the_operator_reaches_the_recorder_in_its_dialog() {
+    use trunkline_control::api::handle::RecorderOrder;
+    let (mut world, _) = World::recorded(super::siprec::ONE);
+    let call = world.only_call().id;
+    let message = |method| RecorderOrder::Message {
+        method,
+        headers: vec![
+            ("X-Note".to_owned(), "7".to_owned()),
+            ("Content-Type".to_owned(), "application/json".to_owned()),
+        ],
+        body: b"{}".to_vec(),
+    };
+    world.order(&call, message(Method::Info)).unwrap();
+    let info = world.carol.requests.last().unwrap();
+    assert_eq!(
+        (info.method.clone(), info.body.as_slice()),
+        (Method::Info, &b"{}"[..])
+    );
+    assert_eq!(info.headers.get("X-Note").as_deref(), Some("7"));
+    assert_eq!(
+        info.headers.get("Content-Type").as_deref(),
+        Some("application/json")
+    );
+    assert_eq!(
+        info.headers.call_id().unwrap(),
+        world.only_siprec().sip_call_id
+    );
+    assert!(world.order("nobody", message(Method::Info)).is_err());
+}
+
+#[test]
+fn the_operator_starts_a_recorder_of_his_own_in_mid_call() {
+    use trunkline_config::{Recorder, SipTarget};
+    use trunkline_control::api::handle::{RecorderOrder, RecordingAction, Request as ApiRequest};
+    use trunkline_control::siprec::client::Chosen;
+    let mut world = World::new("[[route]]\nnext = \"sip:127.0.0.1:5070\"\n");
+    world.establish();
+    let call = world.only_call().id;
+    let target = SipTarget::parse("sip:127.0.0.1:5072").unwrap();
+    let recorder = std::sync::Arc::new(Recorder::new("mine", vec![target]));
+    let (reply, mut done) = tokio::sync::oneshot::channel();
+    world.api(ApiRequest::RecorderOrder {
+        call,
+        chosen: Chosen::Named("mine".to_owned()),
+        order: RecorderOrder::Act {
+            action: RecordingAction::Start,
+            recorder: Some(recorder),
+        },
+        reply,
+    });
+    world.run(50);
+    let invite = world.dave.take_invite().expect("dave is asked");
+    assert!(
+        done.try_recv().is_err(),
+        "answered once it holds at the packet"
+    );
+    world.dave.respond(
+        &invite,
+        200,
+        Some(&answer(9100, 2, "recvonly")),
+        world.now(),
+    );
+    world.run(50);
+    assert_eq!(done.try_recv().unwrap().unwrap()[0].instance, "mine");
+    assert!(world.fork().sends(0, Side::Caller));
 }

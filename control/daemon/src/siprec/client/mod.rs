@@ -14,6 +14,7 @@
 mod actions;
 mod change;
 mod ending;
+mod health;
 mod incoming;
 mod link;
 mod persist;
@@ -39,6 +40,7 @@ use crate::api::events::EventHub;
 use crate::b2bua::{LocalAddresses, Lookup};
 use crate::clock::Moment;
 use crate::siprec::session::Session;
+use health::Resting;
 use policy::CallRecorders;
 use state::{Phase, RecordingSession};
 
@@ -97,7 +99,7 @@ pub struct Client {
     /// INVITEs that were given up: a 2xx is acknowledged and ended.
     abandoned: HashMap<ClientTx, (Request, Target)>,
     /// Servers that are left alone until then.
-    resting: HashMap<String, Instant>,
+    resting: HashMap<String, Resting>,
     orders: Vec<(u64, Order)>,
     acts: HashMap<u64, Act>,
     next_act: u64,
@@ -220,7 +222,7 @@ impl Client {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sessions = self.timers.first().map(|(due, _)| *due);
         let calls = self.calls.values().filter_map(CallRecorders::deadline);
-        calls.chain(sessions).min()
+        calls.chain(sessions).chain(self.next_probe()).min()
     }
 
     /// Lets due timers fire.
@@ -235,6 +237,7 @@ impl Client {
             });
         }
         self.grace_timeouts(cx);
+        self.probe(cx);
     }
 
     fn session_timeout(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
@@ -260,7 +263,7 @@ impl Client {
 
     /// Whether a client transaction is one of ours.
     pub fn owns_client(&self, tx: ClientTx) -> bool {
-        self.clients.contains_key(&tx) || self.abandoned.contains_key(&tx)
+        self.clients.contains_key(&tx) || self.abandoned.contains_key(&tx) || self.is_probe(tx)
     }
 
     /// A response to a request of ours.
@@ -275,6 +278,9 @@ impl Client {
             return self.on_late_response(tx, response, cx);
         }
         let Some((key, purpose)) = self.clients.get(&tx).copied() else {
+            if response.is_final() {
+                self.on_probed(tx, response.status, cx);
+            }
             return;
         };
         if response.is_final() && purpose != Use::Invite && purpose != Use::Change {
@@ -296,6 +302,7 @@ impl Client {
     pub fn on_failure(&mut self, tx: ClientTx, status: u16, cx: &mut Context<'_>) {
         self.abandoned.remove(&tx);
         let Some((key, purpose)) = self.clients.remove(&tx) else {
+            self.on_probed(tx, status, cx);
             return;
         };
         self.with(key, cx, |client, session, cx| match purpose {

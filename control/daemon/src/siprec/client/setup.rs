@@ -13,6 +13,7 @@ use trunkline_sip::transaction::{ClientTx, Path, Target, Transport};
 use trunkline_siprec::metadata::write;
 use trunkline_siprec::multipart;
 
+use super::health::Resting;
 use super::sdp::{self, Line, Offered};
 use super::state::{Attempt, HostName, Phase, RecordingSession, Server, Step};
 use super::story::Story;
@@ -237,7 +238,7 @@ impl Client {
         session.retry_at = None;
         while let Some(server) = session.round.pop_front() {
             let rests = self.resting.get(&server.place());
-            if rests.is_some_and(|until| *until > cx.now.instant) {
+            if rests.is_some_and(|one| one.until > cx.now.instant) {
                 continue;
             }
             session.server = Some(server.clone());
@@ -252,7 +253,7 @@ impl Client {
             }
             match self.invite(session, false, None, cx) {
                 Ok(()) => return,
-                Err(why) => self.rest(session, REST, why, cx),
+                Err(why) => self.rest(session, None, why, cx),
             }
         }
         let why = session.why.clone();
@@ -275,17 +276,18 @@ impl Client {
                 });
             }
             if hops.is_empty() {
-                client.rest(session, REST, "its name does not resolve", cx);
+                client.rest(session, None, "its name does not resolve", cx);
             }
             client.next_server(session, cx);
         });
     }
 
-    /// The server that failed is left alone for a while.
+    /// The server that failed is left alone: for so long, or (`None`: it could not be reached) until it
+    /// answers an OPTIONS, at most [`REST`].
     fn rest(
         &mut self,
         session: &mut RecordingSession,
-        rest: Duration,
+        rest: Option<Duration>,
         why: &str,
         cx: &Context<'_>,
     ) {
@@ -294,9 +296,13 @@ impl Client {
         tracing::warn!(session = %session.id, recorder = %session.recorder.name, server, why, "a SIPREC server failed");
         session.why = Some(format!("{server}: {why}"));
         session.failovers += 1;
-        self.resting.retain(|_, until| *until > cx.now.instant);
-        let until = cx.now.instant + rest.min(REST_MAX);
-        self.resting.insert(place.unwrap_or_default(), until);
+        self.resting.retain(|_, one| one.until > cx.now.instant);
+        let until = cx.now.instant + rest.unwrap_or(REST).min(REST_MAX);
+        if let Some(server) = session.server.clone() {
+            let now = cx.now.instant;
+            let resting = Resting::new(server, until, rest.is_none(), now);
+            self.resting.insert(place.unwrap_or_default(), resting);
+        }
     }
 
     /// No server has the session: it is tried again once the first has rested.
@@ -310,8 +316,8 @@ impl Client {
         session.why = Some(why.to_owned());
         session.lost_since.get_or_insert(cx.now.instant);
         let rests = session.recorder.servers.iter().filter_map(|server| {
-            let until = self.resting.get(&Server::of(server)?.place())?;
-            Some(*until)
+            let resting = self.resting.get(&Server::of(server)?.place())?;
+            Some(resting.until)
         });
         let soonest = rests.min().unwrap_or(cx.now.instant + REST);
         session.retry_at = Some(soonest.max(cx.now.instant + Duration::from_secs(1)));
@@ -397,7 +403,7 @@ impl Client {
     /// The server has said nothing final in time.
     pub(super) fn attempt_silent(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
         self.abandon(session, cx);
-        self.rest(session, REST, "no answer in time", cx);
+        self.rest(session, None, "no answer in time", cx);
         self.next_server(session, cx);
     }
 
@@ -474,7 +480,7 @@ impl Client {
         let (Some(answer), Ok(dialog)) = (usable, dialog) else {
             self.clients.remove(&tx);
             acknowledge_and_end(tx, &request, response, &target, cx);
-            self.rest(session, REST, "a 2xx without a usable answer", cx);
+            self.rest(session, Some(REST), "a 2xx without a usable answer", cx);
             return self.next_server(session, cx);
         };
         self.dialogs.insert(dialog.id(), session.key);
@@ -567,6 +573,7 @@ impl Client {
             _ => REST,
         };
         if !retried {
+            let rest = response.map(|_| rest);
             self.rest(session, rest, &format!("answered {status}"), cx);
         }
         self.next_server(session, cx);
@@ -650,7 +657,8 @@ impl Client {
             });
         }
         self.tell_gap(session, why, cx);
-        self.rest(session, REST, why, cx);
+        // One that said itself that it goes is not asked whether it is there.
+        self.rest(session, (!bye).then_some(REST), why, cx);
         session.story.resume(cx.now.utc);
         self.next_round(session, cx);
     }

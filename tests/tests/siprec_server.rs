@@ -57,6 +57,9 @@ fn two_streams_are_recorded_as_two_channels_and_listed() {
     for (stream, port) in streams.iter().zip(&ports) {
         stream.party.speak_to(*port);
     }
+    let listed = appliance.api.get("/v1/siprec");
+    assert_eq!(listed["items"][0]["role"], "server", "{listed}");
+    assert_eq!(listed["items"][0]["streams"][1]["label"], "97", "{listed}");
     let trace = sipp.finish_with_trace();
     let [left, right] = streams.map(|stream| stream.party.finish());
     assert!(
@@ -80,6 +83,14 @@ fn two_streams_are_recorded_as_two_channels_and_listed() {
     assert_eq!(participants[1]["uri"], BOB.aor);
     assert_eq!(participants[1]["channel"], 1);
     assert_eq!(recording["attributes"]["siprec.session"], SESSION);
+    let id = recording["id"].as_str().expect("an id");
+    let told = appliance.api.get(&format!("/v1/recordings/{id}/metadata"));
+    let document = told["items"][0]["document"].as_str().expect("a document");
+    assert!(
+        document.contains(ALICE.name) && document.contains(BOB.stream),
+        "{told}"
+    );
+    assert_eq!(told["items"][0]["whole"], true);
     // It is no call.
     assert!(appliance.api.calls().is_empty());
     let ended = appliance.api.get("/v1/calls?state=ended");

@@ -16,6 +16,7 @@ mod explain;
 pub mod handle;
 mod health;
 mod media;
+mod metadata;
 mod query;
 mod recordings;
 mod server;
@@ -97,6 +98,7 @@ fn router(context: ApiContext, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/recordings/{id}/receipt", get(recordings::receipt))
         .route("/v1/recordings/{id}/sn3", get(media::sn3))
         .route("/v1/recordings/{id}/wav", get(media::wav))
+        .route("/v1/recordings/{id}/metadata", get(metadata::metadata))
         .route(
             "/v1/recordings/{id}/hold",
             put(decisions::hold).delete(decisions::release),

@@ -396,6 +396,7 @@ impl B2bua {
         if rang_early && settled && call.negotiation.must_retell(Side::Caller) {
             self.realign(call, Side::Caller, now);
         }
+        self.recording_session_acknowledged(call, request, now);
         self.release_waiting(call, now);
     }
 

@@ -367,7 +367,11 @@ impl B2bua {
             self.ledger.over(call, now);
             return true;
         }
-        if !call.announced && call.is_shown() {
+        if !call.announced && call.recording_session.is_some() {
+            call.announced = true;
+            self.served_session_over(call, now);
+        }
+        if !call.announced {
             call.announced = true;
             self.active = self.active.saturating_sub(1);
             if let Some(source) = call.source {

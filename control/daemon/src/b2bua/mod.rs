@@ -89,6 +89,8 @@ enum ClientUse {
     OwnOffer(Side),
     /// An UPDATE of ours that refreshes this side's session.
     Refresh(Side),
+    /// A re-INVITE without an offer to a recording client, which refreshes its session.
+    ClientOffer,
     /// A digit by INFO to this side.
     Digit(Side),
     /// A re-INVITE to a party of another call, which is to come to this one.
@@ -191,6 +193,8 @@ pub struct B2bua {
     metrics: Arc<Metrics>,
     /// Recording sessions of ours.
     siprec: Client,
+    /// Recording sessions that clients had with us and that are over, newest last.
+    served: std::collections::VecDeque<crate::siprec::session::Session>,
     /// Signs the receipts of finished recordings.
     signer: Option<Arc<Signer>>,
     loops: Loops,
@@ -248,6 +252,7 @@ impl B2bua {
             reports: Vec::new(),
             metrics,
             siprec: Client::default(),
+            served: std::collections::VecDeque::new(),
             signer: None,
             loops: Loops::default(),
             sources: Sources::default(),

@@ -202,12 +202,14 @@ impl B2bua {
 
     /// Recording sessions that are not over, in either role.
     pub fn siprec_sessions(&self) -> Vec<Session> {
-        self.siprec.list()
+        let mut all = self.siprec.list();
+        all.extend(self.served_sessions());
+        all
     }
 
     /// A recording session, also shortly after its end.
     pub(super) fn siprec_session(&self, id: &str) -> Option<Session> {
-        self.siprec.find(id)
+        self.siprec.find(id).or_else(|| self.served_session(id))
     }
 }
 

@@ -34,6 +34,7 @@ impl B2bua {
                 self.on_own_offer_response(call, tx, side, response, now);
             }
             ClientUse::Refresh(side) => self.on_refreshed(call, tx, side, &response, now),
+            ClientUse::ClientOffer => self.on_client_offer(call, tx, &response, now),
             ClientUse::Digit(_) => {
                 if response.is_final() {
                     self.clients.remove(&tx);
@@ -294,6 +295,7 @@ impl B2bua {
                     b2bua.own_offer_unanswered(call, tx, side, status, now);
                 }
                 ClientUse::Refresh(side) => b2bua.refresh_unanswered(call, side, 408, now),
+                ClientUse::ClientOffer => b2bua.refresh_unanswered(call, Side::Caller, 408, now),
                 ClientUse::Digit(_) => {}
                 ClientUse::Consultation { .. } => {
                     b2bua.consultation_unanswered(call, tx, status, now);

@@ -80,6 +80,9 @@ impl B2bua {
             if busy || !leg.acknowledged {
                 return retry_refresh(leg, now);
             }
+            if call.recording_session.is_some() {
+                return self.ask_offer(call, now);
+            }
             return self.realign(call, side, now);
         }
         let update = leg.dialog.as_mut().and_then(|dialog| {
@@ -155,7 +158,7 @@ impl B2bua {
     }
 }
 
-fn retry_refresh(leg: &mut Leg, now: &Moment) {
+pub(super) fn retry_refresh(leg: &mut Leg, now: &Moment) {
     let wait = leg
         .dialog
         .as_ref()

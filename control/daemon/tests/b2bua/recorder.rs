@@ -467,3 +467,117 @@ fn recording_sessions_survive_any_network() {
         assert!(world.written_recording().state.is_final(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_client_without_an_offer_gets_ours_and_answers_in_its_ack() {
+    let mut world = World::new(ROUTE);
+    let kind = ("Content-Type", "application/rs-metadata+xml");
+    let document = metadata("complete", &[("ann", "1"), ("ben", "2")]);
+    let headers = [CONTACT, REQUIRE, kind];
+    let invite = world.invite_with("sip:srs@127.0.0.1:5060", Some(&document), &headers);
+    world.run(50);
+    let ours = world.alice.last_body(invite);
+    assert_eq!(ours.matches("a=recvonly").count(), 2, "{ours}");
+    let answer = offer(&["1", "2"], "sendonly");
+    world.alice.ack_with(invite, Some(&answer), world.now());
+    world.run(50);
+    let legs = world.legs();
+    assert_eq!(legs[&(0, Side::Callee)].rtp.unwrap().port(), 6002);
+    assert_ne!(legs[&(0, Side::Caller)].flags & leg_flags::EXPECT_MEDIA, 0);
+    let recording = end(&mut world);
+    let users: Vec<&str> = (recording.participants.iter())
+        .map(|one| one.uri.as_str())
+        .collect();
+    assert_eq!(users, ["sip:ann@x", "sip:ben@x"]);
+}
+
+#[test]
+fn an_offer_of_ours_that_nobody_answers_ends_the_session() {
+    let mut world = World::new(ROUTE);
+    let invite = world.invite_with("sip:srs@127.0.0.1:5060", None, &[CONTACT, REQUIRE]);
+    world.run(50);
+    world.alice.ack(invite, world.now());
+    world.run(500);
+    assert_eq!(world.alice.byes, 1);
+    assert!(world.b2bua.is_idle());
+}
+
+#[test]
+fn a_full_document_is_asked_for_after_one_that_was_not_understood() {
+    let mut world = World::new(ROUTE);
+    let body = multipart(&offer(&["1"], "sendonly"), "<nonsense/>");
+    let headers = [
+        CONTACT,
+        REQUIRE,
+        MULTIPART,
+        ("Allow", "INVITE, ACK, BYE, UPDATE"),
+    ];
+    let invite = world.invite_with("sip:srs@127.0.0.1:5060", Some(&body), &headers);
+    world.run(50);
+    world.alice.refreshes_for = Some(1800);
+    world.alice.ack(invite, world.now());
+    world.run(200);
+    let asked = |world: &World| {
+        let updates = world
+            .alice
+            .requests
+            .iter()
+            .filter(|one| one.method == Method::Update);
+        updates
+            .filter(|one| String::from_utf8_lossy(&one.body).contains("requestsnapshot"))
+            .count()
+    };
+    assert_eq!(asked(&world), 1);
+    let kind = "application/rs-metadata+xml";
+    for _ in 0..9 {
+        let now = world.now();
+        world
+            .alice
+            .request_with_body(Method::Update, kind, "<nonsense/>", now);
+        world.run(100);
+    }
+    assert_eq!(asked(&world), 3, "it is not asked for ever");
+    end(&mut world);
+}
+
+#[test]
+fn it_is_listed_while_it_lasts_and_found_afterwards() {
+    let mut world = World::new(ROUTE);
+    record(&mut world);
+    let listed = world.b2bua.siprec_sessions();
+    assert_eq!(listed.len(), 1);
+    let one = serde_json::to_value(&listed[0]).unwrap();
+    assert_eq!(one["role"], "server");
+    assert_eq!(one["state"], "active");
+    assert_eq!(one["session_id"], "cs");
+    assert_eq!(one["revision"], 1);
+    assert_eq!(one["streams"][0]["participant"], "sip:ann@x");
+    assert_eq!(one["streams"][1]["label"], "2");
+    assert_eq!(one["streams"][1]["codec"], "PCMU");
+    assert_eq!(one["streams"][1]["packets"], 100);
+    let recording = end(&mut world);
+    assert_eq!(one["recording"], recording.id);
+    assert!(world.b2bua.siprec_sessions().is_empty());
+    let events = world.events();
+    let own: Vec<&str> = events
+        .into_iter()
+        .filter(|one| one.starts_with("siprec."))
+        .collect();
+    assert_eq!(own, ["siprec.started", "siprec.stopped"]);
+}
+
+#[test]
+fn a_second_session_of_the_same_call_is_linked_to_the_first() {
+    let mut world = World::new(ROUTE);
+    record(&mut world);
+    let first = end(&mut world);
+    assert!(!first.attributes.contains_key("siprec.linked"));
+    world.alice = super::common::Agent::new("127.0.0.1:5080", "alice", 99);
+    record(&mut world);
+    world.alice.bye(world.now());
+    world.run(200);
+    let all = world.written_recordings();
+    let second = all.iter().find(|one| one.id != first.id).unwrap();
+    assert_eq!(second.attributes["siprec.linked"], first.id);
+    assert_eq!(second.attributes["siprec.session"], "cs");
+}

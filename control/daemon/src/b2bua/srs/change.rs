@@ -60,6 +60,7 @@ impl B2bua {
                     Ok(_) => self.reply(call, Side::Caller, tx, &request, 200, now),
                     Err(refused) => self.refuse_in_session(call, tx, &request, refused, now),
                 }
+                self.ask_full_document(call, now);
                 self.save(call);
             }
             Method::Options => {
@@ -148,6 +149,7 @@ impl B2bua {
             let told = stands.filter(|_| request.method == Method::Invite);
             let response = self.recording_response(call, &request, told.as_deref(), now);
             self.respond(tx, response, now);
+            self.ask_full_document(call, now);
             return self.save(call);
         };
         let offer = match session.lines.read(&sdp) {
@@ -182,7 +184,7 @@ impl B2bua {
         // Whether the client sends follows from the answer that is about to be written.
         let address = self.media_address(call, Side::Caller);
         if let Some(session) = &mut call.recording_session {
-            let _ = session.lines.answer(&call.media.open, address);
+            let _ = session.lines.write(&call.media.open, address);
         }
         let session = call.key;
         let mut more = Vec::new();
@@ -230,6 +232,7 @@ impl B2bua {
         self.respond(exchange.server, response, now);
         self.media_fact(call);
         self.follow_metadata(call, now);
+        self.ask_full_document(call, now);
         self.save(call);
     }
 }

@@ -9,6 +9,7 @@ use crate::b2bua::record::participant_facts;
 use crate::b2bua::{B2bua, CatalogWrite};
 use crate::call::Call;
 use crate::clock::Moment;
+use crate::siprec::server::session::ATTRIBUTE_LINKED;
 
 /// Bytes of a document that one fact holds: escaped for JSON it may be six times as long at worst.
 const PART_BYTES_MAX: usize = 1600;
@@ -83,6 +84,29 @@ impl B2bua {
             recording.object.attributes.extend(attributes);
             let recording = recording.clone();
             self.writes.push(CatalogWrite::Recording(recording));
+        }
+    }
+
+    /// Another recording session of the same communication session, at the same time (a standby) or
+    /// before (its client failed over), is named in this one's recording.
+    pub(super) fn link_sessions(&mut self, call: &mut Call) {
+        let Some(wanted) =
+            (call.recording_session.as_ref()).and_then(|session| session.communication_session())
+        else {
+            return;
+        };
+        let live = self.calls.values().filter_map(|other| {
+            let session = other.recording_session.as_ref()?.communication_session()?;
+            let recording = other.recordings.last()?;
+            (session == wanted).then(|| (recording.object.started_at, recording.object.id.clone()))
+        });
+        let over = self.served.iter().filter_map(|other| {
+            let same = other.session_id.as_ref() == Some(&wanted);
+            same.then(|| Some((other.started_at, other.recording.clone()?)))?
+        });
+        if let Some((_, recording)) = live.chain(over).max_by_key(|(at, _)| at.0) {
+            let attributes = &mut call.object.attributes;
+            attributes.insert(ATTRIBUTE_LINKED.to_owned(), recording);
         }
     }
 

@@ -7,9 +7,11 @@
 //! BYE, timers, media timeout, hang-up ─ as any call: end.rs
 //! ```
 
+mod ask;
 mod change;
 mod metadata;
 mod persist;
+mod show;
 
 use std::sync::Arc;
 
@@ -94,7 +96,8 @@ fn judge(request: &Request) -> Result<(), Refused> {
 /// What an INVITE brought, judged.
 struct Admitted {
     session: Session,
-    offer: (String, Description),
+    /// `None` = we are to make it.
+    offer: Option<(String, Description)>,
     metadata: Option<Vec<u8>>,
 }
 
@@ -135,14 +138,12 @@ impl B2bua {
         judge(request)?;
         let Carried { sdp, metadata } =
             carried(&request.headers, &request.body).map_err(refused_body)?;
-        let Some(sdp) = sdp else {
-            return Err(match (&metadata, request.body.is_empty()) {
-                (None, false) => (415, vec![("Accept", ACCEPT.to_owned())]),
-                _ => (488, vec![warning("no session description")]),
-            });
-        };
+        if sdp.is_none() && metadata.is_none() && !request.body.is_empty() {
+            return Err((415, vec![("Accept", ACCEPT.to_owned())]));
+        }
         let lines = Lines::new(rand::random(), &route.codecs);
-        let offer = lines.read(&sdp).map_err(|error| refused_sdp(&error))?;
+        let offer = sdp.map(|sdp| lines.read(&sdp)).transpose();
+        let offer = offer.map_err(|error| refused_sdp(&error))?;
         self.check_limits(request, path, now)?;
         let sign = sign_of(request, metadata.is_some(), true);
         Ok(Admitted {
@@ -189,11 +190,12 @@ impl B2bua {
     fn ask_recording_ports(
         &mut self,
         call: &mut Call,
-        offer: (String, Description),
+        offer: Option<(String, Description)>,
         path: Path,
         now: &Moment,
     ) {
-        let heard = offer.1.media.iter().find_map(|media| media.rtp_address());
+        let mut media = offer.iter().flat_map(|(_, offer)| &offer.media);
+        let heard = media.find_map(|media| media.rtp_address());
         let peer = heard.map_or(path.source.ip(), |address| address.ip());
         let [Some(interface), _] = self.interfaces(peer, peer) else {
             let why = "no media interface of the offer's family";
@@ -203,7 +205,12 @@ impl B2bua {
         let Some(session) = &mut call.recording_session else {
             return;
         };
-        session.offer(offer);
+        match offer {
+            Some(offer) => {
+                session.offer(offer);
+            }
+            None => session.lines.propose(),
+        }
         call.media.open = session.lines.wanted(&[]);
         let command = call.media.open_command();
         let then = crate::call::Step::RecordingSession(Step::Opened);
@@ -240,7 +247,7 @@ impl B2bua {
         let Some(session) = &mut call.recording_session else {
             return;
         };
-        if let Err(error) = session.lines.answer(&call.media.open, address) {
+        if let Err(error) = session.lines.write(&call.media.open, address) {
             return self.fail_call(call, error.status(), &error.to_string(), now);
         }
         let nat = self.config.sip.nat;
@@ -264,6 +271,7 @@ impl B2bua {
             return;
         }
         self.follow_metadata(call, now);
+        self.link_sessions(call);
         self.start_recording(call, None, now);
     }
 
@@ -309,6 +317,7 @@ impl B2bua {
         };
         self.fact_to_live(call, FactKind::CallChange, &change);
         self.tell_documents(call);
+        self.publish_served(call, now);
         if let Some(number) = call.pauses_for_client() {
             self.change_recording(call, number, RecordingPhase::Paused, None, now);
         }
@@ -349,7 +358,8 @@ fn mark(call: &Call, response: &mut Response) {
 impl Call {
     /// The recording that rests because the client sends nothing by what is agreed, or should.
     fn pauses_for_client(&mut self) -> Option<u64> {
-        let sends = self.recording_session.as_ref()?.lines.sends();
+        let lines = &self.recording_session.as_ref()?.lines;
+        let sends = lines.sends() || lines.awaits_answer();
         let recording = self.live_recording()?;
         (!sends && recording.phase == Capture::Running).then_some(recording.number)
     }

@@ -13,6 +13,7 @@ use trunkline_sdp::{
     Codec, Description, Direction, Media, OriginState, Ours, RelayKind, SdpError, negotiated,
     sendable, write_received,
 };
+use trunkline_siprec::binding::Line;
 use trunkline_sn3::facts::{LegFact, PayloadFact};
 
 use crate::call::negotiation::media::codec_id;
@@ -57,6 +58,17 @@ pub struct Lines {
     codecs: Vec<String>,
 }
 
+/// An m-line as agreed, for display.
+#[derive(Debug)]
+pub struct Told {
+    /// Its `a=label`.
+    pub label: String,
+    /// `audio`, `video` ...
+    pub kind: String,
+    /// Its codec, where it is captured.
+    pub codec: Option<String>,
+}
+
 /// What of it survives a restart of control.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SavedLines {
@@ -77,6 +89,10 @@ const PLAYABLE: [Codec; 7] = [
     Codec::G729,
     Codec::Gsm,
 ];
+
+/// The codecs of an offer of ours: the payload types, then their attributes.
+const PROPOSED: &str = "0 8 9 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\
+    a=rtpmap:9 G722/8000\r\na=rtpmap:101 telephone-event/8000\r\n";
 
 impl Lines {
     /// None yet. `codecs` names those that are taken (all, if none is named).
@@ -181,14 +197,32 @@ impl Lines {
             .collect()
     }
 
-    /// The answer to the offer taken last: `recvonly` (`inactive` where nothing is sent), labels as they
-    /// are, port 0 for lines that have no place.
+    /// The client makes no offer: two audio lines are ours to offer.
+    pub fn propose(&mut self) {
+        self.kinds = vec![RelayKind::Audio];
+        let place = |second| Some(Place { media: 0, second });
+        self.places = vec![place(false), place(true)];
+    }
+
+    /// Whether the client has still to answer what we offered.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.offer.is_none() && self.answer.is_some()
+    }
+
+    /// The client's answer to what we offered.
+    pub fn hear(&mut self, answer: (String, Description)) {
+        self.offer = Some(answer);
+    }
+
+    /// Our description. To the offer taken last it is the answer: `recvonly` (`inactive` where nothing is
+    /// sent), labels as they are, port 0 for lines that have no place. Without one it is our offer.
     ///
     /// # Errors
-    /// Nothing was offered.
-    pub fn answer(&mut self, open: &[MediaOpen], address: IpAddr) -> Result<String, SdpError> {
+    /// What was written is no description.
+    pub fn write(&mut self, open: &[MediaOpen], address: IpAddr) -> Result<String, SdpError> {
         let Some((_, offer)) = &self.offer else {
-            return Err(SdpError::AnswerMismatch("nothing was offered"));
+            return self.write_proposal(open, address);
         };
         let port = |line: usize| {
             let place = self.place(line)?;
@@ -203,6 +237,20 @@ impl Lines {
         let description = Description::parse(written.text.as_bytes())?;
         self.answer = Some((written.text.clone(), description));
         Ok(written.text)
+    }
+
+    fn write_proposal(&mut self, open: &[MediaOpen], address: IpAddr) -> Result<String, SdpError> {
+        let family = if address.is_ipv4() { "IP4" } else { "IP6" };
+        let mut body = format!("s=-\r\nc=IN {family} {address}\r\nt=0 0\r\n");
+        for (label, place) in (1..).zip(self.places.iter().flatten()) {
+            let ports = open.get(usize::from(place.media)).map(|open| open.ports);
+            let port = ports.map_or(0, |ports| ports[place.side() as usize]);
+            body += &format!("m=audio {port} RTP/AVP {PROPOSED}a=recvonly\r\na=label:{label}\r\n");
+        }
+        let text = self.origin.describe(address, &body);
+        let description = Description::parse(text.as_bytes())?;
+        self.answer = Some((text.clone(), description));
+        Ok(text)
     }
 
     /// What was answered last.
@@ -221,9 +269,17 @@ impl Lines {
 
     /// The m-lines of the offer in force, for the binding of participants: labels in order.
     #[must_use]
-    pub fn labels(&self) -> Vec<trunkline_siprec::binding::Line> {
+    pub fn labels(&self) -> Vec<Line> {
         let media = self.offer.iter().flat_map(|(_, offer)| &offer.media);
-        media.map(label_line).collect()
+        // Who answers an offer of ours may leave our labels out.
+        let ours = |line: usize| Some(label_line(self.answer.as_ref()?.1.media.get(line)?));
+        media
+            .enumerate()
+            .map(|(line, media)| match label_line(media) {
+                Line { label: None } => ours(line).unwrap_or_default(),
+                own => own,
+            })
+            .collect()
     }
 
     /// The m-line that is captured at a place.
@@ -342,7 +398,25 @@ impl Lines {
             self.place(*line)
                 .is_some_and(|place| self.kinds[usize::from(place.media)] == RelayKind::Audio)
         };
-        let (own, far) = self.both((0..self.places.len()).find(audio)?)?;
+        self.voice((0..self.places.len()).find(audio)?)
+    }
+
+    /// The m-lines as agreed, for display.
+    #[must_use]
+    pub fn told(&self) -> Vec<Told> {
+        let offer = self.offer.iter().flat_map(|(_, offer)| &offer.media);
+        offer
+            .enumerate()
+            .map(|(line, media)| Told {
+                label: label_line(media).label.unwrap_or_default(),
+                kind: media.kind.clone(),
+                codec: self.place(line).and_then(|_| self.voice(line)),
+            })
+            .collect()
+    }
+
+    fn voice(&self, line: usize) -> Option<String> {
+        let (own, far) = self.both(line)?;
         let voice = |one: &&trunkline_sdp::Sendable| {
             !matches!(one.codec, Codec::TelephoneEvent | Codec::ComfortNoise)
         };
@@ -386,16 +460,16 @@ impl Lines {
 }
 
 /// An m-line's label.
-fn label_line(media: &Media) -> trunkline_siprec::binding::Line {
+fn label_line(media: &Media) -> Line {
     let label = media.attributes.iter().find(|one| one.is("label"));
-    trunkline_siprec::binding::Line {
+    Line {
         label: label.and_then(|one| one.value.clone()),
     }
 }
 
 /// The labels of a description that is not in force yet.
 #[must_use]
-pub fn labels_of(description: &Description) -> Vec<trunkline_siprec::binding::Line> {
+pub fn labels_of(description: &Description) -> Vec<Line> {
     description.media.iter().map(label_line).collect()
 }
 

@@ -23,6 +23,9 @@ pub const ATTRIBUTE_GROUP: &str = "siprec.group";
 /// See [`ATTRIBUTE_SESSION`].
 pub const ATTRIBUTE_CLIENT: &str = "siprec.client";
 
+/// Names the recording of another recording session of the same communication session.
+pub const ATTRIBUTE_LINKED: &str = "siprec.linked";
+
 /// A re-INVITE or UPDATE of the client that waits for the dataplane.
 #[derive(Debug)]
 pub struct Exchange {
@@ -51,6 +54,8 @@ pub struct Session {
     pub quarantined: u32,
     /// The last document was: an alarm is raised for it.
     pub alarmed: bool,
+    /// How often a full document was asked for.
+    pub snapshots_asked: u32,
     dialect: Dialect,
     habits: Habits,
     named: Vec<Named>,
@@ -141,6 +146,7 @@ impl Session {
             exchange: None,
             quarantined: 0,
             alarmed: false,
+            snapshots_asked: 0,
             dialect: Dialect::Rfc7865,
             habits: habits_of(&client),
             named: [from, to].iter().flatten().map(named).collect(),
@@ -295,6 +301,7 @@ impl Session {
             exchange: None,
             quarantined: saved.quarantined,
             alarmed: false,
+            snapshots_asked: 0,
             dialect: saved.dialect,
             habits: habits_of(&saved.client),
             named: saved.named,

@@ -13,6 +13,7 @@ use trunkline_sinks::catalog::{CatalogHandle, OutboxSinks, Storage};
 use trunkline_sinks::cdr::CdrHandle;
 use trunkline_sinks::library::{Library, scratch_of};
 use trunkline_sinks::verdict::StreamCounts;
+use trunkline_sip::message::parse_datagram;
 use trunkline_sip::transaction::{Endpoint, Transmit};
 use trunkline_sn3::Keys;
 use trunkline_sn3::keys::{Rewrapped, rewrap};
@@ -304,7 +305,12 @@ impl Core {
             | Incoming::Rejected { path, .. } => Some(path.source.ip()),
             Incoming::SendFailed { .. } | Incoming::FlowClosed { .. } => None,
         };
-        if source.is_some_and(|source| self.b2bua.ignores(source, &now)) {
+        let read = || match &incoming {
+            Incoming::Datagram { bytes, .. } => parse_datagram(bytes).ok(),
+            Incoming::Message { message, .. } => Some(message.clone()),
+            _ => None,
+        };
+        if source.is_some_and(|source| self.b2bua.ignores(source, read, &now)) {
             return;
         }
         self.trace_incoming(&incoming);

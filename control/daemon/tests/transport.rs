@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use trunkline_config::Config;
 use trunkline_control::transport::{Incoming, TransportCounters, Transports};
+use trunkline_sip::transaction::{ClientTx, Transmit, Transport, TxId};
+
+fn free_address() -> std::net::SocketAddr {
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
 
 #[tokio::test]
 async fn a_stranger_may_answer_and_may_not_ask() {
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     let text = format!("[sip]\nlisten = [\"udp:{address}\"]\nallow = [\"192.0.2.0/24\"]\n");
     let config = Config::parse(&text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"));
     let (sender, mut incoming) = mpsc::channel(8);
@@ -35,4 +39,47 @@ async fn a_stranger_may_answer_and_may_not_ask() {
             .load(std::sync::atomic::Ordering::Relaxed),
         1
     );
+}
+
+/// A listener whose queue of connections is full: the kernel drops further SYNs, as a firewall would.
+async fn deaf_listener() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    let patience = Duration::from_millis(300);
+    while let Ok(stream) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn what_can_leave_by_udp_waits_less_for_a_connection_than_what_cannot() {
+    let (listener, _waiting) = deaf_listener().await;
+    let remote = listener.local_addr().unwrap();
+    let text = format!("[sip]\nlisten = [\"udp:{}\"]\n", free_address());
+    let config = Config::parse(&text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let (sender, mut incoming) = mpsc::channel(8);
+    let transports = Transports::bind(&config.sip, sender, Arc::default())
+        .await
+        .unwrap();
+    for (number, has_fallback) in [(1, false), (2, true)] {
+        transports.send(Transmit {
+            transport: Transport::Tcp,
+            flow: None,
+            remote,
+            bytes: Arc::from(&b"INVITE"[..]),
+            origin: Some(TxId::Client(ClientTx(number))),
+            has_fallback,
+        });
+    }
+    for expected in [2, 1] {
+        let heard = tokio::time::timeout(Duration::from_secs(60), incoming.recv()).await;
+        let Ok(Some(Incoming::SendFailed { origin })) = heard else {
+            panic!("a failure");
+        };
+        assert_eq!(origin, TxId::Client(ClientTx(expected)));
+    }
 }

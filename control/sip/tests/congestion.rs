@@ -102,13 +102,52 @@ fn where_no_connection_can_be_made_the_same_request_goes_by_udp() {
     let cancel = sent(&mut endpoint).remove(0);
     assert_eq!(cancel.transport, Transport::Udp);
     assert_eq!(top_via(&cancel).0, via);
-    // A second failure is one.
+    // A second failure is one; the peer is asked for a connection again after a while.
     endpoint.poll_event();
+    let start = start + Duration::from_secs(300);
     let tx = endpoint
         .send_request(start, invite_of(1500), &target())
         .unwrap();
+    assert_eq!(sent(&mut endpoint)[0].transport, Transport::Tcp);
     endpoint.transport_failed(start, TxId::Client(tx));
     endpoint.transport_failed(start, TxId::Client(tx));
+    let told = endpoint.poll_event();
+    assert!(matches!(told, Some(Event::TransportError { tx: lost }) if lost == tx));
+}
+
+#[test]
+fn a_peer_that_took_no_connection_is_not_asked_for_one_for_a_while() {
+    let mut endpoint = endpoint(true);
+    let start = Instant::now();
+    let send = |endpoint: &mut Endpoint, after_s| {
+        let at = start + Duration::from_secs(after_s);
+        let tx = endpoint.send_request(at, invite_of(1500), &target());
+        let transmit = sent(endpoint).remove(0);
+        (tx.unwrap(), transmit.transport, transmit.has_fallback)
+    };
+    let (tx, transport, has_fallback) = send(&mut endpoint, 0);
+    assert_eq!((transport, has_fallback), (Transport::Tcp, true));
+    endpoint.transport_failed(start, TxId::Client(tx));
+    let fallen = sent(&mut endpoint).remove(0);
+    assert_eq!(
+        (fallen.transport, fallen.has_fallback),
+        (Transport::Udp, false)
+    );
+    assert_eq!(send(&mut endpoint, 299).1, Transport::Udp);
+    assert_eq!(send(&mut endpoint, 300).1, Transport::Tcp);
+}
+
+#[test]
+fn a_request_that_was_given_up_does_not_leave_by_the_other_way() {
+    let mut endpoint = endpoint(true);
+    let start = Instant::now();
+    let tx = endpoint
+        .send_request(start, invite_of(1500), &target())
+        .unwrap();
+    sent(&mut endpoint);
+    assert_eq!(endpoint.cancel(start, tx, &[]), Ok(CancelOutcome::Waiting));
+    endpoint.transport_failed(start, TxId::Client(tx));
+    assert!(sent(&mut endpoint).is_empty());
     let told = endpoint.poll_event();
     assert!(matches!(told, Some(Event::TransportError { tx: lost }) if lost == tx));
 }

@@ -40,7 +40,9 @@ pub(crate) struct Dialler {
 struct Active {
     digit: DigitSpec,
     started_ns: u64,
+    /// Start of the segment (RFC 4733 section 2.5.1.3), and what earlier segments lasted.
     timestamp: u32,
+    earlier_ticks: u64,
     /// Packets that said the end.
     ends: u8,
     begun: bool,
@@ -156,6 +158,7 @@ fn begin(flow: &Flow, to: Side, digit: DigitSpec, now_ns: u64) -> Active {
         digit,
         started_ns: now_ns,
         timestamp,
+        earlier_ticks: 0,
         ends: 0,
         begun: false,
     }
@@ -174,8 +177,11 @@ fn send(
     let digit = active.digit;
     let elapsed_ns = now_ns - active.started_ns + STEP_NS;
     let total_ns = u64::from(digit.duration_ms) * 1_000_000;
-    let ended = elapsed_ns >= total_ns;
     let ticks = Clock::new(digit.clock_hz).ticks(elapsed_ns.min(total_ns.max(STEP_NS)));
+    let ticks = ticks.saturating_sub(active.earlier_ticks);
+    // What the field cannot say is said of a segment that begins where this one ends.
+    let segment_full = ticks > u64::from(u16::MAX);
+    let ended = elapsed_ns >= total_ns && !segment_full;
     let block = TelephoneEvent {
         event: digit.event,
         end: ended,
@@ -221,6 +227,10 @@ fn send(
         },
     }
     active.begun = true;
+    if segment_full {
+        active.timestamp = active.timestamp.wrapping_add(u32::from(u16::MAX));
+        active.earlier_ticks += u64::from(u16::MAX);
+    }
     active.ends += u8::from(ended);
     (active.ends < ENDS).then_some(active)
 }

@@ -235,3 +235,41 @@ fn nonsense_and_too_many_are_refused_and_a_session_takes_its_digits_along() {
     lab.housekeeping_until(now_ns + SECOND);
     assert_eq!(lab.log.sent.len(), sent);
 }
+
+#[test]
+fn a_digit_longer_than_its_field_goes_on_in_segments() {
+    let mut lab = Lab::call();
+    let mut voice = Rtp::new(VOICE, 0);
+    let mut heard = talk_on(&mut lab, &mut voice, 2);
+    let begun = voice.timestamp;
+    // 48,000 ticks a second: 65,535 are over after 1.37 s.
+    let long = DigitSpec {
+        clock_hz: 48_000,
+        ..digit(5, 3_000)
+    };
+    lab.engine.dial(lab.now_ns, &long).unwrap();
+    heard.extend(talk_on(&mut lab, &mut voice, 170));
+    assert_continuous(&heard);
+    let mut segments: Vec<(u32, u16, usize)> = Vec::new();
+    for packet in heard.iter().filter(|one| one.pt == 97) {
+        let event = TelephoneEvent::parse(&packet.payload).unwrap();
+        match segments.last_mut() {
+            Some((timestamp, duration, ends)) if *timestamp == packet.timestamp => {
+                assert!(event.duration >= *duration);
+                (*duration, *ends) = (event.duration, *ends + usize::from(event.end));
+            }
+            _ => {
+                assert_eq!(packet.marker, segments.is_empty(), "marked once");
+                segments.push((packet.timestamp, event.duration, usize::from(event.end)));
+            }
+        }
+    }
+    let max = u32::from(u16::MAX);
+    let rest = u16::try_from(144_000 - 2 * max).unwrap();
+    let expected = [
+        (begun, u16::MAX, 0),
+        (begun.wrapping_add(max), u16::MAX, 0),
+        (begun.wrapping_add(2 * max), rest, 3),
+    ];
+    assert_eq!(segments, expected);
+}

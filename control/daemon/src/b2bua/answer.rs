@@ -1,5 +1,7 @@
 //! The answer: the far side's 2xx, ours to the caller, and the ACKs of both.
 
+use std::time::Duration;
+
 use trunkline_link::message::{FactKind, Side};
 use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::dialog::{Dialog, DialogId};
@@ -12,6 +14,11 @@ use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::{Call, Leg, Phase, Step};
 use crate::clock::Moment;
+
+/// For so long a 2xx is repeated (RFC 3261 section 13.3.1.4: 64*T1).
+const LATE_ANSWER_REPEATS: Duration = Duration::from_secs(32);
+/// Late answers that are told from their repetitions.
+const LATE_ANSWERS_MAX: usize = 4096;
 
 impl B2bua {
     pub(super) fn on_accepted(
@@ -144,7 +151,10 @@ impl B2bua {
         let Some(mut dialog) = dialog_of_stray(response) else {
             return;
         };
-        tracing::info!(source = %path.source, "a late answer to an INVITE is refused");
+        let refused = self.refused_before(dialog.id(), now);
+        if !refused {
+            tracing::info!(source = %path.source, "a late answer to an INVITE is refused");
+        }
         let ack = dialog.ack(cseq.number);
         let contact = response.headers.contact_uri();
         let leg = Leg {
@@ -159,11 +169,24 @@ impl B2bua {
         };
         let target = leg.target();
         let _ = self.endpoint.send_stateless(now.instant, ack, &target);
-        if let Ok(mut bye) = dialog.request(Method::Bye) {
+        if let (false, Ok(mut bye)) = (refused, dialog.request(Method::Bye)) {
             bye.headers.set("User-Agent", headers::SERVER);
             bye.set_content_length();
             let _ = self.endpoint.send_request(now.instant, bye, &target);
         }
+    }
+
+    /// Whether the BYE of a dialog that nobody wants has left already; if not, it is about to.
+    fn refused_before(&mut self, dialog: DialogId, now: &Moment) -> bool {
+        let late = &mut self.late_answers;
+        late.retain(|_, until| *until > now.instant);
+        if late.contains_key(&dialog) {
+            return true;
+        }
+        if late.len() < LATE_ANSWERS_MAX {
+            late.insert(dialog, now.instant + LATE_ANSWER_REPEATS);
+        }
+        false
     }
 
     /// ACK and BYE for a 2xx that nobody wants.

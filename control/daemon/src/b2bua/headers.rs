@@ -91,8 +91,8 @@ pub fn wants_privacy(headers: &Headers) -> bool {
     headers.get_all("Privacy").any(|value| asked(&value))
 }
 
-/// Takes a caller's identity out of a request that leaves the trust domain.
-pub fn make_anonymous(request: &mut Request, tag: &str) {
+/// Takes out what asserts who a party is, of a message that leaves the trust domain.
+pub fn remove_identity(headers: &mut Headers) {
     for name in [
         "P-Asserted-Identity",
         "P-Preferred-Identity",
@@ -100,8 +100,13 @@ pub fn make_anonymous(request: &mut Request, tag: &str) {
         "Diversion",
         "History-Info",
     ] {
-        request.headers.remove(name);
+        headers.remove(name);
     }
+}
+
+/// Takes a caller's identity out of an INVITE that leaves the trust domain.
+pub fn make_anonymous(request: &mut Request, tag: &str) {
+    remove_identity(&mut request.headers);
     let from = format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={tag}");
     request.headers.set("From", from);
 }

@@ -62,15 +62,6 @@ impl B2bua {
         }
     }
 
-    /// A source asked for what nobody who knows us would ask for.
-    fn note_senseless(&mut self, path: Path, now: &Moment) {
-        let sip = &self.config.sip;
-        if self.sources.refused(path.source.ip(), sip, now.instant) {
-            self.metrics.source_banned();
-            tracing::warn!(source = %path.source.ip(), seconds = sip.ban_s, "a source is ignored: too many senseless requests");
-        }
-    }
-
     /// Whether new calls are refused for the appliance's own reasons.
     pub(super) fn refuses_calls(&self) -> bool {
         self.draining || !self.dataplane_up
@@ -174,13 +165,7 @@ impl B2bua {
         if self.refuses_calls() {
             return Err((503, retry()));
         }
-        let user = request.uri.user_decoded().unwrap_or_default();
-        let target = if user.is_empty() {
-            request.uri.as_str()
-        } else {
-            &user
-        };
-        if self.config.sip.is_emergency(target) {
+        if self.is_emergency(request) {
             return Ok(());
         }
         if self.calls_active() >= self.calls_max as usize {
@@ -252,7 +237,7 @@ impl B2bua {
         now: &Moment,
     ) {
         let key = rand::random::<u64>().max(1);
-        let trying = trunkline_sip::message::Response::to(&request, 100);
+        let trying = session_id::trying(&request, &route);
         self.respond(tx, trying, now);
         let Some(mut call) = self.new_call(key, tx, request, path, route, groups, offer, now)
         else {
@@ -306,6 +291,7 @@ impl B2bua {
         let object = self.call_object(&request, &route, path, now);
         session_id::begin(
             &mut dialog,
+            &route,
             object.session_id.as_deref().unwrap_or_default(),
         );
         let callee = Leg::new(

@@ -48,7 +48,7 @@ use trunkline_config::Config;
 use trunkline_link::message::{Command, Side};
 use trunkline_sinks::object;
 use trunkline_sip::dialog::DialogId;
-use trunkline_sip::message::{Request, Response, Uri, bracketed};
+use trunkline_sip::message::{Message, Request, Response, Uri, bracketed};
 use trunkline_sip::transaction::{ClientTx, Endpoint, Event, FlowId, ServerTx, Transport, TxId};
 use trunkline_sn3::proof::Signer;
 
@@ -199,6 +199,8 @@ pub struct B2bua {
     signer: Option<Arc<Signer>>,
     loops: Loops,
     sources: Sources,
+    /// Dialogs of late answers that were sent a BYE, until when they may be repeated.
+    late_answers: HashMap<DialogId, Instant>,
 }
 
 impl B2bua {
@@ -256,6 +258,7 @@ impl B2bua {
             signer: None,
             loops: Loops::default(),
             sources: Sources::default(),
+            late_answers: HashMap::new(),
         }
     }
 
@@ -281,10 +284,17 @@ impl B2bua {
         std::mem::take(&mut self.lookups)
     }
 
-    /// Whether messages of a source are to be dropped unread; they are counted.
-    pub fn ignores(&mut self, source: std::net::IpAddr, now: &Moment) -> bool {
-        let ignored =
+    /// Whether a message of a source is to be dropped; it is counted. `read` gives the message, and is
+    /// called for sources that are ignored only.
+    pub fn ignores(
+        &mut self,
+        source: std::net::IpAddr,
+        read: impl FnOnce() -> Option<Message>,
+        now: &Moment,
+    ) -> bool {
+        let banned =
             self.config.sip.ban_after.is_some() && self.sources.is_banned(source, now.instant);
+        let ignored = banned && !read().is_some_and(|message| self.is_of_a_call(&message));
         if ignored {
             self.metrics.banned_dropped();
         }

@@ -17,18 +17,20 @@ use crate::clock::Moment;
 
 /// A re-INVITE that is not answered by then is given up.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// For so long a newcomer's 2xx may wait for its ACK while the party that stays is asked.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(9);
 /// Until a request of others is out of the way.
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest wait that a refusal may ask for.
-const RETRY_AFTER_MAX_S: u64 = 10;
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// So often an offer is tried.
 const TRIES_MAX: u8 = 8;
 
 /// When a refused request may be made again, where that is soon.
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers.get("Retry-After")?;
-    let seconds: u64 = value.split([';', ' ', '(']).next()?.trim().parse().ok()?;
-    (seconds <= RETRY_AFTER_MAX_S).then(|| Duration::from_secs(seconds))
+    let seconds = value.split([';', ' ', '(']).next()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|wait| *wait <= RETRY_AFTER_MAX)
 }
 
 impl B2bua {
@@ -41,6 +43,10 @@ impl B2bua {
         sdp: String,
         now: &Moment,
     ) {
+        let patience = match purpose {
+            Purpose::Transfer => TRANSFER_PATIENCE,
+            Purpose::Realign => (ANSWER_PATIENCE + RETRY_AFTER_MAX) * u32::from(TRIES_MAX),
+        };
         call.own_offer = Some(OwnOffer {
             to,
             purpose,
@@ -49,6 +55,7 @@ impl B2bua {
             sequence: 0,
             tries: 0,
             due: now.instant + RETRY,
+            give_up: now.instant + patience,
         });
         self.send_own_offer(call, now);
     }
@@ -73,7 +80,7 @@ impl B2bua {
         };
         let to = offer.to;
         offer.tries += 1;
-        if offer.tries > TRIES_MAX {
+        if offer.tries > TRIES_MAX || offer.give_up <= now.instant {
             return self.own_offer_ended(call, Outcome::Refused(491), now);
         }
         offer.due = now.instant + RETRY;
@@ -105,7 +112,7 @@ impl B2bua {
         };
         if let Some(offer) = &mut call.own_offer {
             (offer.client, offer.sequence) = (Some(client), sequence);
-            offer.due = now.instant + ANSWER_PATIENCE;
+            offer.due = offer.give_up.min(now.instant + ANSWER_PATIENCE);
         }
         self.own_client(call, client, ClientUse::OwnOffer(to));
     }
@@ -156,7 +163,8 @@ impl B2bua {
             500 => retry_after(&response).map(|wait| wait.max(RETRY)),
             _ => None,
         };
-        if let Some(wait) = wait {
+        // Who would be asked too late is not asked again.
+        if let Some(wait) = wait.filter(|wait| now.instant + *wait < offer.give_up) {
             (offer.client, offer.due) = (None, now.instant + wait);
             return;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trunkline_link::message::Side;
-use trunkline_sip::message::{Method, Request, Response};
+use trunkline_sip::message::{Headers, Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, ServerTx};
 
 use super::dialog::PASSAGES_MAX;
@@ -37,6 +37,7 @@ impl B2bua {
             return Err(483);
         }
         let to = passage.from.other();
+        let hide = self.hides(call, passage.from, &passage.request.headers);
         let route = std::sync::Arc::clone(&call.route);
         let leg = call.leg_mut(to);
         let dialog = leg.dialog.as_mut().ok_or(481_u16)?;
@@ -45,6 +46,9 @@ impl B2bua {
             .map_err(|_| 491_u16)?;
         request.headers.set("Max-Forwards", (hops - 1).to_string());
         headers::cross_request(&passage.request, &mut request, &route);
+        if hide {
+            headers::remove_identity(&mut request.headers);
+        }
         if passage.negotiates {
             session::propose(leg, &mut request);
         }
@@ -72,6 +76,28 @@ impl B2bua {
         passage.due = (method == Method::Invite).then(|| now.instant + REINVITE_PATIENCE);
         self.own_client(call, client, ClientUse::Passage(to));
         Ok(())
+    }
+
+    /// Whether what a side says of who it is must not reach the other: it asks for privacy, or did so when
+    /// the call began, and the other is outside the trust domain (RFC 3325 section 7).
+    pub(super) fn hides(&self, call: &Call, from: Side, received: &Headers) -> bool {
+        let other = call.leg(from.other()).remote.ip();
+        let private = call.private[from as usize] || headers::wants_privacy(received);
+        private && !self.config.sip.allows(other)
+    }
+
+    /// Copies what crosses from a side's response to ours.
+    pub(super) fn cross_back(
+        &self,
+        call: &Call,
+        from: Side,
+        response: &Response,
+        ours: &mut Response,
+    ) {
+        headers::cross_response(response, ours, &call.route);
+        if self.hides(call, from, &response.headers) {
+            headers::remove_identity(&mut ours.headers);
+        }
     }
 
     /// Passes a request that has nothing to do with media.
@@ -136,7 +162,7 @@ impl B2bua {
         }
         let mut ours = self.dialog_response(call, passage.from, &passage.request, response.status);
         ours.reason.clone_from(&response.reason);
-        headers::cross_response(&response, &mut ours, &call.route);
+        self.cross_back(call, far, &response, &mut ours);
         if let (Some(kind), false) = (
             response.headers.get("Content-Type"),
             response.body.is_empty(),

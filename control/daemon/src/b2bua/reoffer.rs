@@ -258,7 +258,7 @@ impl B2bua {
             sdp
         };
         let mut ours = self.dialog_response(call, from, &request, response.status);
-        headers::cross_response(response, &mut ours, &call.route);
+        self.cross_back(call, from.other(), response, &mut ours);
         ours.headers.set("Allow", headers::allow(&call.route));
         if let Some(sdp) = sdp {
             ours.set_body("application/sdp", sdp);
@@ -373,7 +373,7 @@ impl B2bua {
         let status = if status == 503 { 500 } else { status };
         let mut ours = self.dialog_response(call, passage.from, &passage.request, status);
         if let Some(response) = response {
-            headers::cross_response(response, &mut ours, &call.route);
+            self.cross_back(call, passage.from.other(), response, &mut ours);
         }
         self.respond(passage.server, ours, now);
         self.save(call);

@@ -4,7 +4,7 @@
 use trunkline_config::Route;
 use trunkline_link::message::Side;
 use trunkline_sip::dialog::Dialog;
-use trunkline_sip::message::{Headers, NIL_SESSION, Request, SessionId};
+use trunkline_sip::message::{Headers, NIL_SESSION, Request, Response, SessionId};
 
 use crate::call::Call;
 
@@ -18,12 +18,22 @@ pub(super) fn of_caller(headers: &Headers) -> String {
     SessionId::sender(headers).unwrap_or_else(SessionId::fresh)
 }
 
-/// The messages of a dialog whose peer has this UUID; the other end is not known yet.
-pub(super) fn begin(dialog: &mut Dialog, peer: &str) {
-    dialog.set_session_id(Some(SessionId {
+/// The messages of a dialog whose peer has this UUID; the other end is not known yet. Where UUIDs do not
+/// cross there is no end to name, and no Session-ID.
+pub(super) fn begin(dialog: &mut Dialog, route: &Route, peer: &str) {
+    dialog.set_session_id(crosses(route).then(|| SessionId {
         local: NIL_SESSION.to_owned(),
         remote: peer.to_owned(),
     }));
+}
+
+/// The 100 to a caller, which says whose INVITE it answers.
+pub(super) fn trying(request: &Request, route: &Route) -> Response {
+    let mut trying = Response::to(request, 100);
+    if !crosses(route) {
+        trying.headers.remove("Session-ID");
+    }
+    trying
 }
 
 /// Names the caller in an INVITE of ours, as `received` names it, else as the call does.

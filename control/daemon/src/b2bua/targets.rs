@@ -158,6 +158,13 @@ fn destination(
     }
 }
 
+/// The name that is being looked up for a call.
+fn awaited_name(call: &Call) -> Option<String> {
+    let group = &call.invitation.as_ref()?.group;
+    let awaited = group.iter().find(|one| one.address.is_none())?;
+    Some(awaited.name.as_ref()?.host.clone())
+}
+
 impl B2bua {
     /// Tries the next group of targets; without one the caller hears why nobody answered.
     pub(super) fn next_group(&mut self, call: &mut Call, now: &Moment) {
@@ -214,6 +221,11 @@ impl B2bua {
             return self.deliver_orders(now);
         }
         self.with_call(call, now, |b2bua, call| {
+            if let Some(name) = awaited_name(call) {
+                for hop in hops {
+                    b2bua.note_target(&name, hop.address.ip());
+                }
+            }
             if call.phase != Phase::Preparing {
                 return;
             }

@@ -207,6 +207,8 @@ pub struct OwnOffer {
     pub tries: u8,
     /// When it is sent again, or given up.
     pub due: Instant,
+    /// When it is given up whatever happened.
+    pub give_up: Instant,
 }
 
 /// What an offer of ours is for.

@@ -23,6 +23,8 @@ use crate::call::{Call, Leg};
 use crate::callbacks::Sound;
 use crate::clock::Moment;
 
+/// Reason of a leg whose transfer a restart of control cut short.
+const INTERRUPTED: &str = "SIP;cause=500;text=\"interrupted\"";
 /// Attempts and transfers of one call that its records tell of.
 const CHAIN_MAX: usize = 64;
 
@@ -534,17 +536,31 @@ impl Ledger {
             .partition(|leg| leg.call_id == id);
         self.left = left;
         let known = |leg: &object::Leg| own.iter().any(|cdr| cdr.id == leg.id);
+        let shown: Vec<&object::Leg> = call
+            .shown
+            .iter()
+            .filter_map(|index| call.object.legs.get(*index))
+            .collect();
         // What died before it was written is made of what the call's record says.
         let lost: Vec<Cdr> = call
             .object
             .legs
             .iter()
             .enumerate()
-            .filter(|(_, leg)| !leg.state.is_final() && !known(leg))
+            .filter(|(index, leg)| {
+                call.shown.contains(index) && !leg.state.is_final() && !known(leg)
+            })
             .map(|(index, leg)| fill::resumed(call, index, leg))
             .collect();
         let mut legs = Legs::default();
+        let mut cut_short = Vec::new();
         for mut leg in own.into_iter().chain(lost) {
+            if shown.iter().all(|one| one.sip_call_id != leg.sip_call_id) {
+                // It was on its way to the call, by a transfer that nobody goes on with.
+                legs.outbound = legs.outbound.max(leg.attempt);
+                cut_short.push(leg);
+                continue;
+            }
             // Only confirmed calls come back: both ACKs have passed.
             let live = call.object.legs.iter().any(|one| one.id == leg.id);
             if live && leg.answered_at.is_some() {
@@ -565,6 +581,14 @@ impl Ledger {
             self.due.insert((due, call.key));
         }
         self.calls.insert(call.key, legs);
+        for mut leg in cut_short {
+            leg.ended_by.get_or_insert(EndedBy::Us);
+            leg.ended_at.get_or_insert(now.utc);
+            leg.reason.get_or_insert_with(|| INTERRUPTED.to_owned());
+            fill::from_call(&mut leg, call);
+            leg.note_durations(now.utc);
+            self.record(RecordKind::Final, &leg);
+        }
     }
 
     /// Legs of an earlier process that no call goes on with: they ended while nobody looked.

@@ -8,12 +8,15 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::time::{Instant, timeout_at};
 
 use super::order::{Naptr, Srv};
 
 /// The wait for one answer, and how often a question is asked.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 2;
+/// How much longer than the one address family the other may take.
+const FAMILY_PATIENCE: Duration = Duration::from_millis(500);
 /// That there is no record is believed for so long at least: most names have no NAPTR.
 const NOTHING_TTL: Duration = Duration::from_secs(10);
 /// Names kept.
@@ -81,16 +84,16 @@ impl Dns {
             .collect()
     }
 
-    /// Addresses of a host, IPv4 first; of the hosts file too.
-    pub(super) async fn addresses(&self, name: &str) -> Vec<IpAddr> {
+    /// Addresses of a host, IPv4 first, that are known by a deadline; of the hosts file too.
+    pub(super) async fn addresses(&self, name: &str, deadline: Instant) -> Vec<IpAddr> {
         if self.0.is_none() {
-            let found = tokio::net::lookup_host((name, 0)).await;
+            let found = timeout_at(deadline, tokio::net::lookup_host((name, 0))).await;
+            let found = found.ok().and_then(Result::ok);
             return found.map_or(Vec::new(), |found| found.map(|one| one.ip()).collect());
         }
-        let (v4, v6) = tokio::join!(
-            self.records(name, RecordType::A),
-            self.records(name, RecordType::AAAA)
-        );
+        let v4 = self.records(name, RecordType::A);
+        let v6 = self.records(name, RecordType::AAAA);
+        let (v4, v6) = both(v4, v6, deadline).await;
         let address = |record| match record {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
             RData::AAAA(v6) => Some(IpAddr::V6(v6.0)),
@@ -113,6 +116,30 @@ impl Dns {
                 Vec::new()
             }
         }
+    }
+}
+
+/// Both, as far as they are known by a deadline; once one says something the other is not waited for long.
+async fn both(
+    first: impl Future<Output = Vec<RData>>,
+    second: impl Future<Output = Vec<RData>>,
+    deadline: Instant,
+) -> (Vec<RData>, Vec<RData>) {
+    tokio::pin!(first, second);
+    let other = |found: &[RData]| match found.is_empty() {
+        true => deadline,
+        false => deadline.min(Instant::now() + FAMILY_PATIENCE),
+    };
+    tokio::select! {
+        found = &mut first => {
+            let rest = timeout_at(other(&found), second).await;
+            (found, rest.unwrap_or_default())
+        }
+        found = &mut second => {
+            let rest = timeout_at(other(&found), first).await;
+            (rest.unwrap_or_default(), found)
+        }
+        () = tokio::time::sleep_until(deadline) => Default::default(),
     }
 }
 

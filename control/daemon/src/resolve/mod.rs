@@ -9,16 +9,19 @@ mod order;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use tokio::time::Instant;
 use trunkline_config::Sip;
 use trunkline_sip::transaction::Transport;
 
 use crate::b2bua::{Hop, Lookup};
 use dns::Dns;
 
-/// So long services are asked for: a name server that says nothing is no reason not to know a host.
-const SERVICES_PATIENCE: Duration = Duration::from_millis(2500);
-/// So long addresses are asked for after that; then the name leads nowhere.
-const ADDRESSES_PATIENCE: Duration = Duration::from_millis(2500);
+/// What is not found out about a name by then does not count.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Services that are not told by then are taken for none: some name servers never answer what they do not
+/// know, and most names have no such records.
+const SERVICE_PATIENCE: Duration = Duration::from_millis(1_200);
 /// Places that one name may lead to.
 const HOPS_MAX: usize = 16;
 /// The port where none is said (RFC 3261 section 19.1.2).
@@ -56,11 +59,10 @@ impl Resolver {
 
     /// The places that a name leads to, in order; none = nobody is there.
     pub async fn locate(&self, lookup: &Lookup) -> Vec<Hop> {
-        let services = tokio::time::timeout(SERVICES_PATIENCE, self.by_services(lookup)).await;
-        let mut hops = services.unwrap_or_default();
+        let deadline = Instant::now() + PATIENCE;
+        let mut hops = self.by_services(lookup, deadline).await;
         if hops.is_empty() {
-            let addresses = tokio::time::timeout(ADDRESSES_PATIENCE, self.by_address(lookup)).await;
-            hops = addresses.unwrap_or_default();
+            hops = self.by_address(lookup, deadline).await;
         }
         let mut seen = Vec::new();
         hops.retain(|hop| {
@@ -73,30 +75,31 @@ impl Resolver {
     }
 
     /// RFC 3263 sections 4.1 and 4.2, as far as records of services lead.
-    async fn by_services(&self, lookup: &Lookup) -> Vec<Hop> {
-        let mut hops = Vec::new();
+    async fn by_services(&self, lookup: &Lookup, deadline: Instant) -> Vec<Hop> {
         if lookup.port.is_some() || is_localhost(&lookup.host) {
-            return hops;
+            return Vec::new();
         }
-        for (transport, name) in self.services(&lookup.host, lookup.transport).await {
-            let records = self.dns.srv(&name).await;
+        let services = self.services(&lookup.host, lookup.transport).await;
+        let told = join_all(services.iter().map(|(_, name)| in_time(self.dns.srv(name)))).await;
+        let mut places = Vec::new();
+        for ((transport, _), records) in services.iter().zip(told) {
             let drawn = order::by_weight(records, &mut rand::rng());
-            for srv in drawn {
-                hops.extend(self.addresses(transport, &srv.target, srv.port).await);
-                if hops.len() >= HOPS_MAX {
-                    return hops;
-                }
-            }
+            places.extend(drawn.into_iter().map(|srv| (*transport, srv)));
         }
-        hops
+        places.truncate(HOPS_MAX);
+        let found = places
+            .iter()
+            .map(|(transport, srv)| self.addresses(*transport, &srv.target, srv.port, deadline));
+        join_all(found).await.concat()
     }
 
     /// The host itself.
-    async fn by_address(&self, lookup: &Lookup) -> Vec<Hop> {
+    async fn by_address(&self, lookup: &Lookup, deadline: Instant) -> Vec<Hop> {
         let transport = lookup.transport.or(self.transports.first().copied());
         let transport = transport.unwrap_or(Transport::Udp);
         let port = lookup.port.unwrap_or(PORT);
-        self.addresses(transport, &lookup.host, port).await
+        self.addresses(transport, &lookup.host, port, deadline)
+            .await
     }
 
     /// The names of SRV records to ask for, with the transport of each, in order of preference.
@@ -108,18 +111,24 @@ impl Resolver {
         if let Some(transport) = asked {
             return vec![by_rule(transport)];
         }
-        let told = order::by_preference(self.dns.naptr(host).await, &self.transports);
+        let told = order::by_preference(in_time(self.dns.naptr(host)).await, &self.transports);
         if told.is_empty() {
             return self.transports.iter().copied().map(by_rule).collect();
         }
         told
     }
 
-    async fn addresses(&self, transport: Transport, host: &str, port: u16) -> Vec<Hop> {
+    async fn addresses(
+        &self,
+        transport: Transport,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Vec<Hop> {
         // A target of an SRV record may be an address that somebody wrote there.
         let addresses = match host.parse::<IpAddr>() {
             Ok(address) => vec![address],
-            Err(_) => self.dns.addresses(host).await,
+            Err(_) => self.dns.addresses(host, deadline).await,
         };
         let hop = |address| Hop {
             transport,
@@ -133,6 +142,12 @@ impl Resolver {
 fn is_localhost(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     host == "localhost" || host.ends_with(".localhost")
+}
+
+/// Records of services, where they come in time.
+async fn in_time<T>(records: impl Future<Output = Vec<T>>) -> Vec<T> {
+    let told = tokio::time::timeout(SERVICE_PATIENCE, records).await;
+    told.unwrap_or_default()
 }
 
 #[cfg(test)]

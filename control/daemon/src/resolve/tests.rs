@@ -21,6 +21,11 @@ struct Server {
 
 impl Server {
     async fn start(zone: &[(&str, RData)]) -> Self {
+        Self::start_but(zone, &[]).await
+    }
+
+    /// One that never answers some questions: `"SRV"`, `"A host.example."`.
+    async fn start_but(zone: &[(&str, RData)], silent: &'static [&str]) -> Self {
         let mut records = Zone::new();
         for (name, data) in zone {
             let key = (format!("{name}."), data.record_type());
@@ -38,9 +43,13 @@ impl Server {
                 };
                 let query = question.queries[0].clone();
                 let name = query.name().to_ascii().to_ascii_lowercase();
-                log.lock()
-                    .unwrap()
-                    .push(format!("{} {name}", query.query_type()));
+                let text = format!("{} {name}", query.query_type());
+                let kind = text.split(' ').next().unwrap_or_default();
+                let is_silent = silent.contains(&kind) || silent.contains(&text.as_str());
+                log.lock().unwrap().push(text);
+                if is_silent {
+                    continue;
+                }
                 let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
                 answer.add_query(query.clone());
                 let found = records.get(&(name, query.query_type()));
@@ -246,4 +255,31 @@ async fn a_silent_name_server_leads_nowhere_in_bounded_time() {
     let asked = lookup("a.example", None, None);
     let found = tokio::time::timeout(Duration::from_secs(60), resolver.locate(&asked));
     assert!(found.await.expect("it gives up by itself").is_empty());
+}
+
+#[tokio::test]
+async fn a_name_server_that_answers_addresses_only_is_enough() {
+    let zone = [("plain.example", a(5))];
+    let server = Server::start_but(&zone, &["NAPTR", "SRV", "AAAA"]).await;
+    let found = server
+        .resolver(BOTH)
+        .locate(&lookup("plain.example", None, None))
+        .await;
+    assert_eq!(hops(&found), ["udp:192.0.2.5:5060"]);
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_found_out_about_does_not_take_the_others_along() {
+    let zone = [
+        ("_sip._udp.two.example", srv(10, 5061, "lost.example")),
+        ("_sip._udp.two.example", srv(20, 5062, "found.example")),
+        ("found.example", a(6)),
+    ];
+    let silent = &["A lost.example.", "AAAA lost.example."];
+    let server = Server::start_but(&zone, silent).await;
+    let found = server
+        .resolver(BOTH)
+        .locate(&lookup("two.example", None, None))
+        .await;
+    assert_eq!(hops(&found), ["udp:192.0.2.6:5062"]);
 }

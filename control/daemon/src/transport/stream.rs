@@ -20,13 +20,32 @@ const QUEUE_MESSAGES_MAX: usize = 256;
 const CONNECTIONS_MAX: usize = 4096;
 /// How long making a connection may take; the transaction's own timer is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long what could leave by UDP as well waits for a connection: less than a caller waits for a sign of
+/// the callee's.
+const FALLBACK_AFTER: Duration = Duration::from_millis(500);
 /// How long a connection stays open after what cannot be framed.
 const CLOSE_PAUSE: Duration = Duration::from_millis(200);
 /// The wait after a failed `accept` (out of files), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A message that waits to be written, and whom to name when it cannot be.
-type Queued = (Arc<[u8]>, Option<TxId>);
+/// A message that waits to be written.
+struct Queued {
+    bytes: Arc<[u8]>,
+    /// Whom to name when it cannot be.
+    origin: Option<TxId>,
+    /// Whether it then leaves by another way.
+    has_fallback: bool,
+}
+
+impl From<Transmit> for Queued {
+    fn from(transmit: Transmit) -> Self {
+        Self {
+            bytes: transmit.bytes,
+            origin: transmit.origin,
+            has_fallback: transmit.has_fallback,
+        }
+    }
+}
 
 /// The sending end of one connection.
 #[derive(Clone)]
@@ -106,7 +125,7 @@ impl Connections {
                 local,
                 source: peer,
             };
-            self.serve(stream, path, messages);
+            self.serve(stream, path, Vec::new(), messages);
         }
     }
 
@@ -121,7 +140,13 @@ impl Connections {
         Some(flow)
     }
 
-    fn serve(&self, stream: TcpStream, path: Path, messages: mpsc::Receiver<Queued>) {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        path: Path,
+        first: Vec<Queued>,
+        messages: mpsc::Receiver<Queued>,
+    ) {
         let _ = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
         let connections = self.clone();
@@ -133,7 +158,7 @@ impl Connections {
         tokio::spawn(async move {
             tokio::select! {
                 () = read(reader, path, &connections.shared, echo) => {}
-                () = write(writer, messages, &connections.shared) => {}
+                () = write(writer, first, messages, &connections.shared) => {}
             }
             connections.forget(path.flow);
             let closed = Incoming::FlowClosed {
@@ -167,7 +192,7 @@ impl Connections {
         let origin = transmit.origin;
         match open {
             Some(connection) => {
-                if connection.queue.try_send((transmit.bytes, origin)).is_err() {
+                if connection.queue.try_send(transmit.into()).is_err() {
                     self.shared.send_failed(origin);
                 }
             }
@@ -178,16 +203,17 @@ impl Connections {
     /// Opens a connection; what is sent meanwhile queues up behind it.
     fn connect(&self, transmit: Transmit) {
         let (remote, origin) = (transmit.remote, transmit.origin);
-        let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
-        let queued = queue.try_send((transmit.bytes, origin)).is_ok();
+        let (queue, mut messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
+        let queued = queue.try_send(transmit.into()).is_ok();
         let Some(flow) = queued.then(|| self.register(remote, queue)).flatten() else {
             return self.shared.send_failed(origin);
         };
         let connections = self.clone();
         tokio::spawn(async move {
-            let connecting = TcpStream::connect(remote);
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-            match connected.ok().and_then(Result::ok) {
+            let mut first = Vec::new();
+            let waiting = connected(remote, &mut first, &mut messages, &connections.shared);
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, waiting).await;
+            match connected.ok().flatten() {
                 Some(stream) => {
                     let any = specific(unspecified(remote), remote);
                     let local = stream.local_addr().unwrap_or(any);
@@ -197,14 +223,41 @@ impl Connections {
                         local,
                         source: remote,
                     };
-                    connections.serve(stream, path, messages);
+                    connections.serve(stream, path, first, messages);
                 }
                 None => {
                     connections.forget(flow);
-                    fail_all(messages, &connections.shared);
+                    fail_all(first, messages, &connections.shared);
                 }
             }
         });
+    }
+}
+
+/// A connection, unless nothing is left that would wait for it. What has another way to leave is reported
+/// as failed after a while; the rest is gathered in `first`.
+async fn connected(
+    remote: SocketAddr,
+    first: &mut Vec<Queued>,
+    messages: &mut mpsc::Receiver<Queued>,
+    shared: &Shared,
+) -> Option<TcpStream> {
+    let connecting = TcpStream::connect(remote);
+    tokio::pin!(connecting);
+    loop {
+        tokio::select! {
+            stream = &mut connecting => return stream.ok(),
+            () = tokio::time::sleep(FALLBACK_AFTER) => {}
+        }
+        while let Ok(queued) = messages.try_recv() {
+            match queued.has_fallback {
+                true => shared.send_failed(queued.origin),
+                false => first.push(queued),
+            }
+        }
+        if first.is_empty() {
+            return None;
+        }
     }
 }
 
@@ -217,10 +270,11 @@ fn unspecified(peer: SocketAddr) -> SocketAddr {
 }
 
 /// Reports every message that was queued for a connection that never came to be.
-fn fail_all(mut messages: mpsc::Receiver<Queued>, shared: &Shared) {
+fn fail_all(first: Vec<Queued>, mut messages: mpsc::Receiver<Queued>, shared: &Shared) {
     messages.close();
-    while let Ok((_, origin)) = messages.try_recv() {
-        shared.send_failed(origin);
+    let queued = std::iter::from_fn(|| messages.try_recv().ok());
+    for one in first.into_iter().chain(queued) {
+        shared.send_failed(one.origin);
     }
 }
 
@@ -247,7 +301,11 @@ async fn read(
                 // RFC 5626 section 4.4.1: a double CRLF is answered by a single one.
                 StreamItem::Ping => {
                     if let Some(queue) = &echo {
-                        let _ = queue.try_send((Arc::from(&b"\r\n"[..]), None));
+                        let _ = queue.try_send(Queued {
+                            bytes: Arc::from(&b"\r\n"[..]),
+                            origin: None,
+                            has_fallback: false,
+                        });
                     }
                     continue;
                 }
@@ -269,11 +327,24 @@ async fn read(
 }
 
 /// Writes queued messages until the connection breaks.
-async fn write(mut writer: OwnedWriteHalf, mut messages: mpsc::Receiver<Queued>, shared: &Shared) {
-    while let Some((bytes, origin)) = messages.recv().await {
-        if writer.write_all(&bytes).await.is_err() {
-            shared.send_failed(origin);
-            return fail_all(messages, shared);
+async fn write(
+    mut writer: OwnedWriteHalf,
+    first: Vec<Queued>,
+    mut messages: mpsc::Receiver<Queued>,
+    shared: &Shared,
+) {
+    let mut first = first.into_iter();
+    loop {
+        let queued = match first.next() {
+            Some(queued) => queued,
+            None => match messages.recv().await {
+                Some(queued) => queued,
+                None => return,
+            },
+        };
+        if writer.write_all(&queued.bytes).await.is_err() {
+            shared.send_failed(queued.origin);
+            return fail_all(first.collect(), messages, shared);
         }
     }
 }

@@ -110,6 +110,12 @@ fn a_2xx_after_all_timers_is_acknowledged_and_ended() {
     inject(&mut world, &answer.to_bytes());
     world.run(200);
     assert_eq!((world.bob.acks, world.bob.byes), (1, 1));
+    // Its repetitions are acknowledged, and need no other BYE.
+    for _ in 0..3 {
+        inject(&mut world, &answer.to_bytes());
+        world.run(1_000);
+    }
+    assert_eq!((world.bob.acks, world.bob.byes), (4, 1));
     world.run(40_000);
     assert_eq!(world.b2bua.endpoint.transactions(), (0, 0));
 }

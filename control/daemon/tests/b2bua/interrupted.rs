@@ -1,8 +1,12 @@
 //! Transfers that a restart of control cuts short, and calls that know of different numbers of m-lines.
 
+use std::collections::BTreeMap;
+
+use crate::cdr::{assert_one_final_a_leg, records};
 use crate::common::{Agent, World, sdp};
 use trunkline_link::message::Side;
-use trunkline_sinks::object::CallState;
+use trunkline_sinks::cdr::{Cdr, RecordKind};
+use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::dialog::parse_sipfrag;
 use trunkline_sip::message::Method;
 
@@ -95,6 +99,72 @@ fn a_party_that_was_offered_the_newcomers_media_is_told_again_what_holds() {
     assert_eq!(world.bob.byes, 0);
     let callee = world.legs()[&(0, Side::Callee)].rtp;
     assert_eq!(callee, Some("127.0.0.1:7000".parse().unwrap()));
+}
+
+/// The legs that are open by their records.
+fn open_legs(world: &World) -> Vec<Cdr> {
+    let mut last = BTreeMap::new();
+    for record in records(world) {
+        last.insert(record.id.clone(), record);
+    }
+    let open = last.into_values();
+    open.filter(|record| record.record != RecordKind::Final)
+        .collect()
+}
+
+#[test]
+fn the_leg_of_a_target_ends_with_its_transfer_when_that_is_cut_short() {
+    for answers in [false, true] {
+        let mut world = referred();
+        let invite = world.carol.take_invite().unwrap();
+        let other = sdp("127.0.0.1", 7100).replace("AVP 0 101", "AVP 8 101");
+        let other = other.replace("rtpmap:0 PCMU", "rtpmap:8 PCMA");
+        let (status, body) = match answers {
+            true => (200, Some(other.as_str())),
+            false => (180, None),
+        };
+        world.carol.respond(&invite, status, body, world.now());
+        world.run(1_000);
+        let left = open_legs(&world);
+        assert_eq!(left.len(), 3);
+        world.restart_control_with(left);
+        world.run(60_000);
+        let carol = invite.request.headers.call_id().unwrap();
+        let own = records(&world);
+        let own: Vec<&Cdr> = own.iter().filter(|one| one.sip_call_id == carol).collect();
+        let last = own.last().unwrap();
+        assert_eq!(last.record, RecordKind::Final, "at once, not with the call");
+        assert_eq!(last.ended_by, Some(EndedBy::Us));
+        assert!(last.reason.as_ref().unwrap().contains("interrupted"));
+        assert!(!last.was_established());
+        assert_eq!(last.sip_code, answers.then_some(200));
+        let lasted = if answers { 900..2_000 } else { 0..1 };
+        assert!(lasted.contains(&last.duration_ms), "{}", last.duration_ms);
+        assert_eq!(world.only_call().state, CallState::Active);
+        world.alice.bye(world.now());
+        world.run(500);
+        assert_one_final_a_leg(&records(&world), "cut short");
+    }
+}
+
+#[test]
+fn a_newcomer_does_not_wait_long_for_a_party_that_puts_us_off() {
+    let mut world = referred();
+    let invite = world.carol.take_invite().unwrap();
+    let other = sdp("127.0.0.1", 7100).replace("AVP 0 101", "AVP 8 101");
+    let other = other.replace("rtpmap:0 PCMU", "rtpmap:8 PCMA");
+    world.carol.respond(&invite, 200, Some(&other), world.now());
+    for _ in 0..95 {
+        world.run(100);
+        if let Some(offer) = world.alice.take_invite() {
+            let later = [("Retry-After", "4")];
+            let now = world.now();
+            world.alice.respond_with(&offer, 500, None, &later, now);
+        }
+    }
+    assert_eq!(told(&world.bob).last(), Some(&488));
+    assert_eq!((world.carol.acks, world.carol.byes), (1, 1));
+    assert_eq!(world.only_call().state, CallState::Active);
 }
 
 #[test]

@@ -97,10 +97,27 @@ fn a_route_may_keep_it_to_itself() {
         "[[route]]\nnext = \"sip:127.0.0.1:5070\"\nheaders = { drop = [\"Session-ID\"] }\n",
     );
     let headers = [("Session-ID", ALICE)];
-    world.invite_with("sip:bob@us", Some(&sdp("127.0.0.1", 6000)), &headers);
+    let alice = world.invite_with("sip:bob@us", Some(&sdp("127.0.0.1", 6000)), &headers);
     world.run(50);
     let invite = world.bob.take_invite().unwrap();
     assert!(!invite.request.headers.contains("Session-ID"));
+    // No side hears of it later either.
+    let answer = sdp("127.0.0.1", 7000);
+    world.bob.uuid = Some(BOB);
+    world.bob.respond(&invite, 200, Some(&answer), world.now());
+    world.run(50);
+    world.alice.ack(alice, world.now());
+    world.run(50);
+    world.bob.request(Method::Info, &[], world.now());
+    world.alice.request(Method::Info, &[], world.now());
+    world.run(50);
+    world.bob.bye(world.now());
+    world.run(500);
+    let to_alice = world.alice.responses(alice).iter().map(|one| &one.headers);
+    let requests = world.alice.requests.iter().chain(&world.bob.requests);
+    let heard: Vec<&Headers> = to_alice.chain(requests.map(|one| &one.headers)).collect();
+    assert!(heard.len() >= 5);
+    assert!(heard.iter().all(|one| !one.contains("Session-ID")));
 }
 
 #[test]

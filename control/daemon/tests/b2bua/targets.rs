@@ -319,14 +319,37 @@ fn a_private_caller_stays_inside_the_trust_domain() {
             ("Privacy", "id"),
             ("P-Asserted-Identity", "<sip:+4930@a.example>"),
         ];
-        world.invite_with("sip:bob@127.0.0.1:5060", Some(&offer), &headers);
+        let alice = world.invite_with("sip:bob@127.0.0.1:5060", Some(&offer), &headers);
         world.run(50);
-        let text = world.bob.take_invite().unwrap().request.headers;
+        let invite = world.bob.take_invite().unwrap();
+        let text = &invite.request.headers;
         assert_eq!(text.contains("P-Asserted-Identity"), !hidden);
         let from = text.get("From").unwrap().into_owned();
         let contact = text.get("Contact").unwrap().into_owned();
         assert_eq!(from.contains("anonymous.invalid"), hidden, "{from}");
         assert_eq!(contact.contains("alice"), !hidden, "{contact}");
+        // Nor does anything later in the call say who calls.
+        let answer = sdp("127.0.0.1", 7000);
+        world.bob.respond(&invite, 200, Some(&answer), world.now());
+        world.run(50);
+        world.alice.ack(alice, world.now());
+        world.run(50);
+        let identity = [
+            ("P-Asserted-Identity", "<sip:+4930@a.example>"),
+            ("Remote-Party-ID", "<sip:+4930@a.example>"),
+        ];
+        world.alice.request(Method::Info, &identity, world.now());
+        world.run(50);
+        world.alice.bye_with(&identity, world.now());
+        world.run(500);
+        for method in [Method::Info, Method::Bye] {
+            let mut requests = world.bob.requests.iter();
+            let request = requests.rfind(|one| one.method == method).unwrap();
+            for (name, _) in identity {
+                let told = request.headers.contains(name);
+                assert_eq!(told, !hidden, "{name} of {method}");
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use trunkline_link::message::{Command, Event, LegUpdate, Side};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::cdr::Cdr;
 use trunkline_sinks::object::{Call, Recording};
-use trunkline_sip::message::Method;
+use trunkline_sip::message::{Method, parse_datagram};
 use trunkline_sip::transaction::{self, Endpoint, FlowId, Path, Transport};
 
 pub use agent::{Agent, Received};
@@ -227,7 +227,10 @@ impl World {
         if let Some(agent) = self.agents().into_iter().find(|one| one.address == to) {
             return agent.receive(path, bytes, now.instant);
         }
-        if self.b2bua.ignores(from.ip(), &now) {
+        if self
+            .b2bua
+            .ignores(from.ip(), || parse_datagram(bytes).ok(), &now)
+        {
             return;
         }
         self.b2bua

@@ -432,6 +432,9 @@ impl Dialog {
         }
         if let Some(session) = &self.session {
             response.headers.set("Session-ID", session.to_string());
+        } else {
+            // The user wants none here, though the request had one.
+            response.headers.remove("Session-ID");
         }
         let refreshes = request.method.refreshes_target();
         if refreshes && (101..300).contains(&status) {

@@ -88,10 +88,15 @@ impl Client {
         self.fallback = fallback.map(Box::new);
     }
 
-    /// The other way to send the request, once, while nobody has answered.
+    pub(crate) fn has_fallback(&self) -> bool {
+        self.fallback.is_some()
+    }
+
+    /// The other way to send the request, once, while nobody has answered or given it up.
     pub(crate) fn take_fallback(&mut self) -> Option<Fallback> {
         let fallback = self.fallback.take()?;
-        (self.state == ClientState::Started).then_some(*fallback)
+        let wanted = self.state == ClientState::Started && self.cancelling == Cancelling::No;
+        wanted.then_some(*fallback)
     }
 
     /// The same request by another way, in the same transaction.

@@ -1,9 +1,10 @@
 //! Requests that are too large for UDP go by a stream (RFC 3261 section 18.1.1), and back to UDP where
 //! the peer has none.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client::Fallback;
 use super::endpoint::Endpoint;
@@ -13,39 +14,73 @@ use crate::message::Request;
 /// A larger request may be cut by the network, with the path's MTU unknown.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1300;
 
+/// A peer that took no connection is not asked for one for so long.
+const WITHOUT_STREAM: Duration = Duration::from_secs(300);
+/// Peers without streams that are remembered.
+const PEERS_MAX: usize = 4096;
+
 /// Our address for a stream to a destination; `None` = we have none.
 pub type StreamLocal = Box<dyn Fn(SocketAddr) -> Option<SocketAddr> + Send>;
 
-/// [`StreamLocal`], where the user gave one.
+/// [`StreamLocal`], where the user gave one, and the peers that took no connection, until when they are
+/// asked for none.
 #[derive(Default)]
-pub(super) struct Streams(Option<StreamLocal>);
+pub(super) struct Streams {
+    local: Option<StreamLocal>,
+    without: HashMap<SocketAddr, Instant>,
+}
+
+impl Streams {
+    fn may_have(&self, peer: SocketAddr, now: Instant) -> bool {
+        self.without.get(&peer).is_none_or(|until| *until <= now)
+    }
+
+    fn not_had(&mut self, peer: SocketAddr, now: Instant) {
+        if self.without.len() >= PEERS_MAX {
+            self.without.retain(|_, until| *until > now);
+        }
+        if self.without.len() < PEERS_MAX {
+            self.without.insert(peer, now + WITHOUT_STREAM);
+        }
+    }
+}
 
 impl std::fmt::Debug for Streams {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Streams({})", self.0.is_some())
+        write!(formatter, "Streams({})", self.local.is_some())
     }
 }
 
 impl Endpoint {
     /// From now on requests above 1,300 bytes leave by TCP where there is an address of ours for it. If
-    /// the connection cannot be made, the same request leaves by UDP.
+    /// the connection cannot be made, the same request leaves by UDP, and so do those to that peer for five
+    /// minutes.
     pub fn use_streams(&mut self, local: StreamLocal) {
-        self.streams = Streams(Some(local));
+        self.streams.local = Some(local);
     }
 
     /// The stream that a request takes instead of the datagram it is too large for.
-    pub(super) fn stream_for(&self, request: &Request, target: &Target) -> Option<Target> {
+    pub(super) fn stream_for(
+        &self,
+        now: Instant,
+        request: &Request,
+        target: &Target,
+    ) -> Option<Target> {
         if target.transport != Transport::Udp {
             return None;
         }
-        let local = self.streams.0.as_ref()?(target.remote)?;
+        if !self.streams.may_have(target.remote, now) {
+            return None;
+        }
+        let local = self.streams.local.as_ref()?(target.remote)?;
         // Via is not in it yet.
         let via = target.sent_by.len() + "Via: SIP/2.0/UDP ;branch=;rport\r\n".len() + 64;
         let large = request.to_bytes().len() + via > DATAGRAM_BYTES_MAX;
         large.then(|| Target::new(Transport::Tcp, None, local, target.remote))
     }
 
-    /// The stream could not be had: the request goes by UDP after all. False when it did already.
+    /// The stream could not be had: the request goes by UDP after all. False when it did already, or is
+    /// given up.
     pub(super) fn fall_back(&mut self, now: Instant, tx: ClientTx) -> bool {
         let Some(client) = self.clients.get_mut(&tx) else {
             return false;
@@ -53,6 +88,7 @@ impl Endpoint {
         let Some(Fallback { target, via, bytes }) = client.take_fallback() else {
             return false;
         };
+        self.streams.not_had(target.remote, now);
         client.send_anew(now, target.clone(), &via, Arc::clone(&bytes));
         let deadline = client.deadline();
         self.reschedule(TxId::Client(tx), deadline);

@@ -156,7 +156,7 @@ impl Endpoint {
             return Err(SendError::TooMany);
         }
         complete(&request)?;
-        let stream = self.stream_for(&request, target);
+        let stream = self.stream_for(now, &request, target);
         let branch = self.new_branch(mark);
         let fallback = stream.as_ref().map(|_| {
             let mut datagram = request.clone();
@@ -182,11 +182,12 @@ impl Endpoint {
     ) -> ClientTx {
         let tx = ClientTx(self.next_id());
         let target = client.target.clone();
-        let bytes = client.bytes();
+        let mut transmit = transmit_of(&target, client.bytes(), Some(TxId::Client(tx)));
+        transmit.has_fallback = client.has_fallback();
         self.reschedule(TxId::Client(tx), client.deadline());
         self.clients.insert(tx, Box::new(client));
         self.client_index.insert((branch, cancel), tx);
-        self.transmit(&target, bytes, Some(TxId::Client(tx)));
+        self.push_transmit(transmit);
         tx
     }
 
@@ -482,6 +483,7 @@ impl Endpoint {
             remote,
             bytes,
             origin,
+            has_fallback: false,
         });
     }
 
@@ -510,6 +512,7 @@ pub(super) fn transmit_of(target: &Target, bytes: Arc<[u8]>, origin: Option<TxId
         remote,
         bytes,
         origin,
+        has_fallback: false,
     }
 }
 

@@ -114,6 +114,8 @@ pub struct Transmit {
     pub bytes: Arc<[u8]>,
     /// Whom to name in [`Endpoint::transport_failed`](super::Endpoint::transport_failed).
     pub origin: Option<TxId>,
+    /// Reported as failed, it leaves by another way: a connection for it is not worth a long wait.
+    pub has_fallback: bool,
 }
 
 /// What the layer tells its user.

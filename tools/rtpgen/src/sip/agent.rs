@@ -224,6 +224,7 @@ impl Agent {
             remote,
             bytes,
             origin,
+            ..
         } = transmit;
         let sent = match transport {
             Transport::Udp => self.udp.try_send_to(&bytes, remote).is_ok(),

@@ -107,7 +107,8 @@ impl B2bua {
             None => self.endpoint.new_tag(),
         };
         let mut dialog = Dialog::uas(request, &tag, &contact).map_err(|_| 400_u16)?;
-        session_id::begin(&mut dialog, &session_id::of_caller(&request.headers));
+        let uuid = session_id::of_caller(&request.headers);
+        session_id::begin(&mut dialog, &call.route, &uuid);
         let from = request.headers.from_address().map_err(|_| 400_u16)?;
         let leg = Leg::new(
             path.transport,

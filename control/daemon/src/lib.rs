@@ -10,6 +10,7 @@ pub mod clock;
 pub mod ledger;
 pub mod link;
 pub mod metrics;
+mod packing;
 pub mod recovery;
 mod resolve;
 pub mod retention;

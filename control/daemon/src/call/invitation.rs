@@ -77,7 +77,7 @@ pub struct Branch {
 impl Branch {
     /// Keeps of the INVITE what a dialog is made of: for other forks that still answer.
     pub fn rest(&mut self) {
-        let names = ["From", "To", "Call-ID", "CSeq", "Contact"];
+        let names = ["From", "To", "Call-ID", "CSeq", "Contact", "Session-ID"];
         let mut headers = Headers::new();
         for name in names {
             headers.copy(&self.sent.headers, name);

@@ -530,39 +530,3 @@ impl Call {
         }
     }
 }
-
-#[cfg(test)]
-mod sizes_probe {
-    #[test]
-    fn sizes_probe() {
-        macro_rules! p { ($($t:ty),*) => { $( println!("SZ {} {}", stringify!($t), std::mem::size_of::<$t>()); )* } }
-        p!(
-            super::Call,
-            super::Leg,
-            super::Branch,
-            super::Invitation,
-            super::Passage,
-            super::Batch,
-            super::Step,
-            super::Media,
-            super::Negotiation,
-            super::Transfer,
-            super::OwnOffer,
-            super::Heard,
-            super::Recording,
-            super::object::Call,
-            super::object::Leg,
-            super::Party,
-            super::Dialog,
-            super::Uri,
-            super::Request,
-            super::Response,
-            super::SessionTimer,
-            super::Target,
-            trunkline_sinks::cdr::Cdr,
-            trunkline_link::message::LegUpdate,
-            super::Subscription,
-            super::Departing
-        );
-    }
-}

@@ -126,18 +126,22 @@ impl Journal {
     }
 
     /// Numbers the records and writes them: they outlive this process, and the machine once
-    /// [`Self::sync`] has returned. All or none are written.
+    /// [`Self::sync`] has returned. All or none are written. A file that is due is put aside first,
+    /// synced: who has to know what is durable syncs before ([`Self::is_rotation_due`]).
     ///
     /// # Errors
-    /// Nothing was written.
+    /// Nothing was written; where a file was due, see [`Self::sync`] for what was before.
     pub fn write(&mut self, records: &mut [Cdr]) -> Result<(), JournalError> {
         if records.is_empty() {
             return Ok(());
         }
-        let written = self
-            .rotate_if_due()
-            .and_then(|()| self.write_lines(records));
-        written.map_err(|source| self.error(source))
+        if self.is_rotation_due() {
+            // Puts aside only what can be taken back no more.
+            self.sync()?;
+            self.rotate().map_err(|source| self.error(source))?;
+        }
+        self.write_lines(records)
+            .map_err(|source| self.error(source))
     }
 
     /// Makes durable what was written.
@@ -192,17 +196,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts the file aside when it is large or old enough.
-    fn rotate_if_due(&mut self) -> io::Result<()> {
+    /// Whether the file is large or old enough to be put aside: the next write does it.
+    #[must_use]
+    pub fn is_rotation_due(&self) -> bool {
         let age = self.began.elapsed().unwrap_or_default();
         let old = !self.settings.rotate_after.is_zero() && age >= self.settings.rotate_after;
-        if self.first == 0 || !(old || self.bytes >= self.settings.rotate_bytes) {
-            return Ok(());
-        }
-        // Puts aside only what can be taken back no more.
-        self.file.sync_data()?;
-        self.synced = (self.bytes, self.sequence);
-        self.rotate()
+        self.first != 0 && (old || self.bytes >= self.settings.rotate_bytes)
     }
 
     /// What a crash leaves between two of these steps, the next start reads to the same end: records

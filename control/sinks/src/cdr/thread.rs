@@ -139,6 +139,15 @@ impl CdrHandle {
     }
 }
 
+/// What came of a batch.
+#[derive(Default)]
+struct Worked {
+    /// Durable from now on.
+    durable: Vec<Cdr>,
+    /// Not written, or taken back, in order.
+    refused: Option<(JournalError, Vec<Cdr>)>,
+}
+
 /// What the thread has written and not made durable yet.
 struct Writer {
     journal: Journal,
@@ -153,29 +162,35 @@ impl Writer {
         (!self.written.is_empty()).then(|| earliest.unwrap_or_else(Instant::now))
     }
 
-    /// Writes a batch, and makes all durable where that is due; gives what is.
-    ///
-    /// # Errors
-    /// All that is not durable comes back, in order.
-    fn work(
-        &mut self,
-        mut batch: Vec<Cdr>,
-        at_once: bool,
-    ) -> Result<Vec<Cdr>, (JournalError, Vec<Cdr>)> {
+    /// Writes a batch, and makes all durable where that is due.
+    fn work(&mut self, mut batch: Vec<Cdr>, at_once: bool) -> Worked {
+        let mut worked = Worked::default();
+        if self.journal.is_rotation_due() {
+            self.sync(&mut worked);
+            if let Some((_, refused)) = &mut worked.refused {
+                refused.append(&mut batch);
+                return worked;
+            }
+        }
         if let Err(error) = self.journal.write(&mut batch) {
             // What was written before stays written.
-            return Err((error, batch));
+            worked.refused = Some((error, batch));
+            return worked;
         }
         self.written.append(&mut batch);
-        if !at_once && self.due().is_none_or(|due| due > Instant::now()) {
-            return Ok(Vec::new());
+        if at_once || self.due().is_some_and(|due| due <= Instant::now()) {
+            self.sync(&mut worked);
         }
+        worked
+    }
+
+    fn sync(&mut self, worked: &mut Worked) {
         let synced = self.journal.sync();
         self.synced_at = Some(Instant::now());
-        let records = std::mem::take(&mut self.written);
+        let mut records = std::mem::take(&mut self.written);
         match synced {
-            Ok(()) => Ok(records),
-            Err(error) => Err((error, records)),
+            Ok(()) => worked.durable.append(&mut records),
+            Err(error) => worked.refused = Some((error, records)),
         }
     }
 }
@@ -194,40 +209,33 @@ fn write_until_stopped(journal: Journal, catalog: &CatalogHandle, shared: &Share
         if batch.is_empty() && writer.written.is_empty() && stop {
             return;
         }
-        match writer.work(batch, at_once || stop) {
-            Ok(durable) => {
-                if std::mem::take(&mut failing) {
-                    tracing::info!("call detail records are written again");
-                }
-                if durable.is_empty() {
-                    continue;
-                }
-                let count = durable.len() as u64;
-                let finals = durable
-                    .into_iter()
-                    .filter(|record| record.record == RecordKind::Final);
-                for record in finals {
-                    if !hand_over(catalog, &record, shared) {
-                        return;
-                    }
-                }
-                lock().written += count;
-                shared.changed.notify_all();
-            }
-            Err((error, records)) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::error!(%error, "cannot write; trying again until it can be done");
-                }
-                let mut queue = lock();
-                for record in records.into_iter().rev() {
-                    queue.waiting.push_front(record);
-                }
-                drop(queue);
-                if stop {
+        let worked = writer.work(batch, at_once || stop);
+        if !worked.durable.is_empty() {
+            let count = worked.durable.len() as u64;
+            let finals = worked.durable.into_iter();
+            for record in finals.filter(|record| record.record == RecordKind::Final) {
+                if !hand_over(catalog, &record, shared) {
                     return;
                 }
-                std::thread::sleep(RETRY);
             }
+            lock().written += count;
+            shared.changed.notify_all();
+        }
+        if let Some((error, records)) = worked.refused {
+            if !std::mem::replace(&mut failing, true) {
+                tracing::error!(%error, "cannot write; trying again until it can be done");
+            }
+            let mut queue = lock();
+            for record in records.into_iter().rev() {
+                queue.waiting.push_front(record);
+            }
+            drop(queue);
+            if stop {
+                return;
+            }
+            std::thread::sleep(RETRY);
+        } else if std::mem::take(&mut failing) {
+            tracing::info!("call detail records are written again");
         }
     }
 }

@@ -5,16 +5,17 @@ use trunkline_link::message::{Command, Side, SnapshotSession};
 use trunkline_sinks::object;
 
 use crate::b2bua::B2bua;
-use crate::b2bua::persist::{SavedLeg, pack, route_of, unpack};
+use crate::b2bua::persist::{SavedLeg, route_of};
 use crate::call::media::Media;
 use crate::call::negotiation::Negotiation;
 use crate::call::recording::Recording;
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
+use crate::packing::{pack, unpack};
 use crate::siprec::server::Session;
 use crate::siprec::server::session::SavedSession;
 
-/// Version of the record's layout; the high bit tells it from a call's.
+/// Version of the record's layout; the high bits tell it from a call's and from a client's.
 const VERSION: u8 = 0x81;
 
 #[derive(Serialize, Deserialize)]

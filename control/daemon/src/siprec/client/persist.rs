@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trunkline_config::{Recorder, SipTarget};
-use trunkline_link::limits::RECORD_BYTES_MAX;
 use trunkline_link::message::{Command, ForkState, SnapshotSession};
 use trunkline_sdp::{Description, OriginState};
 use trunkline_sinks::Timestamp;
@@ -19,14 +18,11 @@ use super::story::Story;
 use super::view::CallView;
 use super::{Client, Context};
 use crate::call::Leg;
+use crate::packing::{pack, unpack};
 use crate::siprec::session::Gap;
 
-/// First byte of the record, with the version of its layout; a call's begins with another.
-const VERSION: u8 = 0x81;
-/// Level of compression: the record is small, the time counts.
-const LEVEL: u8 = 3;
-/// A record never unpacks to more than this.
-const UNPACKED_MAX: usize = 256 * 1024;
+/// Version of the record's layout; the high bits tell it from a call's and from a server's.
+const VERSION: u8 = 0xC1;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -64,12 +60,7 @@ pub struct Left {
 impl Left {
     /// Reads a session's record; `None` when it is no recording session's.
     pub fn read(session: &SnapshotSession) -> Option<Self> {
-        let (version, packed) = session.record.split_first()?;
-        if *version != VERSION {
-            return None;
-        }
-        let json = miniz_oxide::inflate::decompress_to_vec_with_limit(packed, UNPACKED_MAX).ok()?;
-        let saved: Saved = serde_json::from_slice(&json).ok()?;
+        let saved: Saved = unpack(VERSION, &session.record)?;
         Some(Self {
             call: saved.call,
             saved,
@@ -92,15 +83,10 @@ impl Client {
             return;
         }
         let Some(saved) = saved(session) else { return };
-        let Ok(json) = serde_json::to_vec(&saved) else {
+        let Some(record) = pack(VERSION, &saved) else {
+            tracing::warn!(session = %session.id, "the recording session's record is too large: it would not survive a restart");
             return;
         };
-        let mut record = vec![VERSION];
-        record.extend(miniz_oxide::deflate::compress_to_vec(&json, LEVEL));
-        if record.len() > RECORD_BYTES_MAX {
-            tracing::warn!(session = %session.id, bytes = record.len(), "the recording session's record is too large: it would not survive a restart");
-            return;
-        }
         let command = Command::SessionRecord {
             session: session.key,
             record,

@@ -17,7 +17,7 @@ use trunkline_sn3::recover::{Image, LastPlace, Rescue, last_places, link_of, res
 use crate::b2bua::RecoveredPlace;
 use crate::clock::monotonic_ns;
 
-/// Counts recordings up to these places, from their frames.
+/// Counts recordings up to these places, from their frames; none: they cannot be counted.
 pub fn recount(
     segments: &Path,
     places: HashMap<u64, RecoveredPlace>,
@@ -26,13 +26,12 @@ pub fn recount(
 ) {
     for (number, place) in places {
         let last = (place.last_segment, place.last_page);
-        match count_recording(segments, number, last, keys) {
-            Ok(streams) => {
-                if recounts.blocking_send((number, streams)).is_err() {
-                    return;
-                }
-            }
-            Err(error) => warn!(number, %error, "a recording cannot be recounted"),
+        let streams = count_recording(segments, number, last, keys).unwrap_or_else(|error| {
+            warn!(number, %error, "a recording cannot be recounted");
+            Vec::new()
+        });
+        if recounts.blocking_send((number, streams)).is_err() {
+            return;
         }
     }
 }

@@ -37,10 +37,14 @@ mod traps;
 #[path = "b2bua/watch.rs"]
 mod watch;
 
+use std::collections::HashMap;
+
 use common::{Fault, World, sdp};
 use trunkline_control::api::handle::RecordingAction;
+use trunkline_control::b2bua::RecoveredPlace;
 use trunkline_link::message::{Command, Event, Side, leg_flags};
 use trunkline_sinks::object::{CallState, EndedBy, RecordingState, Verdict};
+use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sip::message::Response;
 use trunkline_sip::transaction::{FlowId, Path, Transport};
 
@@ -676,6 +680,46 @@ fn a_recording_that_ended_while_control_was_away_keeps_its_receipt() {
     assert_eq!(recording.receipt.unwrap().caller.written, 100);
     world.alice.bye(world.now());
     world.run(200);
+    assert!(world.b2bua.is_idle());
+}
+
+#[test]
+fn a_recording_that_ends_as_the_dataplane_dies_is_told_by_what_was_captured() {
+    let mut world = World::new(ROUTE);
+    world.establish();
+    let (live, _) = world.b2bua.live();
+    let number = *live.first().unwrap();
+    let now = world.moment();
+    world.dataplane = common::Dataplane::default();
+    world.b2bua.dataplane_died(&now);
+    world.alice.bye(world.now());
+    world.run(200);
+    let place = RecoveredPlace {
+        next_ordinal: 1,
+        last_segment: 1,
+        last_page: 1,
+        chain_head: [7; 32],
+    };
+    let now = world.moment();
+    world
+        .b2bua
+        .recovered(&HashMap::from([(number, place)]), &now);
+    world.run(200);
+    assert_eq!(world.written_recording().verdict, None);
+    let captured = [false, true].map(|from_callee| StreamCounts {
+        from_callee,
+        ssrc: 7 + u32::from(from_callee),
+        expected: 160,
+        written: 160,
+        ..StreamCounts::default()
+    });
+    let now = world.moment();
+    world.b2bua.recounted(number, &captured, &now);
+    world.run(200);
+    let recording = world.written_recording();
+    assert_eq!(recording.verdict, Some(Verdict::Partial));
+    assert_eq!(recording.state, RecordingState::Partial);
+    assert_eq!(recording.receipt.unwrap().caller.written, 160);
     assert!(world.b2bua.is_idle());
 }
 

@@ -354,6 +354,8 @@ impl B2bua {
             for leg in call.all_legs() {
                 (leg.over, leg.subscription) = (true, None);
             }
+            self.recounting
+                .retain(|number, _| !call.recordings.iter().any(|one| one.number == *number));
             self.abandon_recordings(call, now);
         }
     }

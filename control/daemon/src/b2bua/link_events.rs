@@ -377,6 +377,12 @@ impl B2bua {
             now,
         );
         self.commands.clear();
+        self.recounting = self
+            .live()
+            .0
+            .into_iter()
+            .map(|number| (number, false))
+            .collect();
         for key in self.keys() {
             self.with_call(key, now, |b2bua, call| {
                 for recording in &mut call.recordings {
@@ -394,9 +400,12 @@ impl B2bua {
         self.requests.retain(|_, (key, _)| calls.contains_key(key));
     }
 
-    /// Places of the recordings after the dead dataplane's extents were recovered. Recordings that
-    /// were on their way to the disk are as complete as they will ever be.
+    /// Places of the recordings after the dead dataplane's extents were recovered; each of them is
+    /// [recounted](Self::recounted) afterwards. Others that were on their way to the disk are as
+    /// complete as they will ever be.
     pub fn recovered(&mut self, places: &HashMap<u64, RecoveredPlace>, now: &Moment) {
+        self.recounting
+            .retain(|number, _| places.contains_key(number));
         for key in self.keys() {
             self.with_call(key, now, |b2bua, call| {
                 for recording in &mut call.recordings {
@@ -414,7 +423,10 @@ impl B2bua {
                     .map(|one| one.number)
                     .collect();
                 for number in finishing {
-                    b2bua.recording_closed(call, number, now);
+                    match b2bua.recounting.get_mut(&number) {
+                        Some(closes) => *closes = true,
+                        None => b2bua.recording_closed(call, number, now),
+                    }
                 }
                 if call.phase == Phase::Ending {
                     b2bua.abandon_recordings(call, now);
@@ -423,13 +435,23 @@ impl B2bua {
         }
     }
 
-    /// A live recording's streams as the dead dataplane captured them.
+    /// A recording's streams as the dead dataplane captured them; none: they cannot be counted. One
+    /// that has ended meanwhile is closed now.
     pub fn recounted(&mut self, number: u64, captured: &[StreamCounts], now: &Moment) {
+        let closes = self.recounting.remove(&number) == Some(true);
         for key in self.keys() {
             self.with_call(key, now, |b2bua, call| {
                 let recording = call.recording(number);
-                if let Some(recording) = recording.filter(|one| one.is_live()) {
+                let Some(recording) = recording.filter(|one| one.phase != RecordingPhase::Done)
+                else {
+                    return;
+                };
+                if !captured.is_empty() {
                     recording.recounted(captured.to_vec());
+                }
+                if closes {
+                    b2bua.recording_closed(call, number, now);
+                } else {
                     b2bua.save(call);
                 }
             });

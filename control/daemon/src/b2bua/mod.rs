@@ -186,6 +186,8 @@ pub struct B2bua {
     snapshot_request: u64,
     /// Sessions that were there when it was asked for.
     snapshot_of: HashSet<u64>,
+    /// Recordings that a dataplane's death left to be counted, and whether they are closed then.
+    recounting: HashMap<u64, bool>,
     /// What was said meanwhile of sessions that are not restored yet.
     unread: Vec<trunkline_link::message::Event>,
     /// For calls that were being worked on when it was reported.
@@ -250,6 +252,7 @@ impl B2bua {
             snapshot: Vec::new(),
             snapshot_request: 0,
             snapshot_of: HashSet::new(),
+            recounting: HashMap::new(),
             unread: Vec::new(),
             reports: Vec::new(),
             metrics,

@@ -302,10 +302,25 @@ impl B2bua {
             .map(|one| one.number)
             .collect();
         for number in open {
-            if let Some(recording) = call.recording(number) {
-                recording.failure = true;
+            self.abandon_recording(call, number, now);
+        }
+    }
+
+    /// What is there of a recording is all that will be: it is closed, once a dead dataplane's capture
+    /// of it is counted.
+    fn abandon_recording(&mut self, call: &mut Call, number: u64, now: &Moment) {
+        let ended_at = call.object.ended_at.unwrap_or(now.utc);
+        let Some(recording) = call.recording(number) else {
+            return;
+        };
+        recording.failure = true;
+        match self.recounting.get_mut(&number) {
+            Some(closes) => {
+                *closes = true;
+                recording.phase = Phase::Finishing;
+                recording.object.ended_at.get_or_insert(ended_at);
             }
-            self.recording_closed(call, number, now);
+            None => self.recording_closed(call, number, now),
         }
     }
 
@@ -503,8 +518,7 @@ impl B2bua {
         let object = recording.object.clone();
         // A stop that the dataplane could not carry out has nothing left to stop.
         if failed.is_some() && recording.with_call && recording.is_live() && ending {
-            recording.failure = true;
-            self.recording_closed(call, number, now);
+            self.abandon_recording(call, number, now);
         }
         let Some(reply) = reply else { return };
         let _ = reply.send(match failed {

@@ -28,24 +28,6 @@ fn setting(name: &str, default: u64) -> u64 {
     text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-const DAY_MS: u64 = 86_400_000;
-/// A recording that ends together with the dataplane is closed with what was told last: its receipt
-/// may count less than what was rescued of it.
-const TOGETHER_MS: u64 = 1_500;
-
-/// Milliseconds of the day, UTC.
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_millis() as u64 % DAY_MS)
-}
-
-/// Milliseconds of the day of an RFC 3339 time in UTC with milliseconds.
-fn ms_of(time: &Value) -> u64 {
-    let text = time.as_str().expect("a time");
-    let part = |from: usize, to: usize| text[from..to].parse::<u64>().expect("digits");
-    ((part(11, 13) * 60 + part(14, 16)) * 60 + part(17, 19)) * 1_000 + part(20, 23)
-}
-
 /// Kills a process of the appliance and waits until the appliance takes calls again.
 fn kill(appliance: &Appliance, program: &str) {
     let pid = eventually(&format!("{program} runs"), PATIENCE, || {
@@ -104,13 +86,9 @@ fn captured(blob: &[u8], dir: u8) -> u64 {
     numbers.len() as u64
 }
 
-/// Every receipt adds up, and what it says was written can be read: that and no more, unless the dataplane
-/// was killed (at one of these moments) just when the recording ended.
-fn check(
-    appliance: &Appliance,
-    recordings: &[Value],
-    killed_ms: &[u64],
-) -> BTreeMap<String, Vec<i16>> {
+/// Every receipt adds up, and what it says was written can be read: that and
+/// no more.
+fn check(appliance: &Appliance, recordings: &[Value]) -> BTreeMap<String, Vec<i16>> {
     let mut calls = BTreeSet::new();
     let mut sound = BTreeMap::new();
     for recording in recordings {
@@ -121,17 +99,13 @@ fn check(
         if recording["state"] == "failed" {
             continue;
         }
-        let ended_ms = ms_of(&recording["ended_at"]);
-        let together = killed_ms
-            .iter()
-            .any(|killed| killed.abs_diff(ended_ms) < TOGETHER_MS);
         let blob = appliance.api.sn3(recording);
         for (dir, side) in [(0, "caller"), (1, "callee")] {
             let tally = &recording["receipt"][side];
             let readable = captured(&blob, dir);
             let written = number(tally, "written");
             assert!(
-                written == readable || (together && written < readable),
+                written == readable,
                 "{id}, {side}: {readable} can be read: {recording}"
             );
         }
@@ -176,7 +150,6 @@ fn soak(writer: &str, kills: u64, seed: u64) {
     let mut appliance = Appliance::start(&setup);
     let mut random = Random::new(seed);
     let mut done = 0;
-    let mut killed_ms = Vec::new();
     while done < kills {
         let calls = CALLS.to_string();
         let seconds = CALL_S.to_string();
@@ -185,9 +158,6 @@ fn soak(writer: &str, kills: u64, seed: u64) {
         for _ in 0..2.min(kills - done) {
             std::thread::sleep(Duration::from_millis(300 + random.below(2_500) as u64));
             let program = PROCESSES[random.below(2)];
-            if program == PROCESSES[0] {
-                killed_ms.push(now_ms());
-            }
             kill(&appliance, program);
             done += 1;
         }
@@ -201,7 +171,7 @@ fn soak(writer: &str, kills: u64, seed: u64) {
         recordings.len(),
         kills.div_ceil(2)
     );
-    let sound = check(&appliance, &recordings, &killed_ms);
+    let sound = check(&appliance, &recordings);
     assert!(!sound.is_empty());
 
     appliance.signal(Signal::SIGTERM);

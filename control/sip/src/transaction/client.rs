@@ -32,6 +32,8 @@ pub(crate) struct Fallback {
     pub(crate) target: Target,
     pub(crate) via: String,
     pub(crate) bytes: Arc<[u8]>,
+    /// When the stream was asked for.
+    pub(crate) since: Instant,
 }
 
 /// A client transaction.

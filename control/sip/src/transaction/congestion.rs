@@ -14,16 +14,18 @@ use crate::message::Request;
 /// A larger request may be cut by the network, with the path's MTU unknown.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1300;
 
-/// A peer that took no connection is not asked for one for so long.
+/// A peer that refuses a connection sooner than that costs nothing to ask again.
+const PROMPT: Duration = Duration::from_millis(200);
+/// A peer that let us wait for a connection in vain is not asked for one for so long.
 const WITHOUT_STREAM: Duration = Duration::from_secs(300);
-/// Peers without streams that are remembered.
+/// Such peers that are remembered.
 const PEERS_MAX: usize = 4096;
 
 /// Our address for a stream to a destination; `None` = we have none.
 pub type StreamLocal = Box<dyn Fn(SocketAddr) -> Option<SocketAddr> + Send>;
 
-/// [`StreamLocal`], where the user gave one, and the peers that took no connection, until when they are
-/// asked for none.
+/// [`StreamLocal`], where the user gave one, and the peers that let us wait for a connection in vain,
+/// until when they are asked for none.
 #[derive(Default)]
 pub(super) struct Streams {
     local: Option<StreamLocal>,
@@ -53,8 +55,8 @@ impl std::fmt::Debug for Streams {
 
 impl Endpoint {
     /// From now on requests above 1,300 bytes leave by TCP where there is an address of ours for it. If
-    /// the connection cannot be made, the same request leaves by UDP, and so do those to that peer for five
-    /// minutes.
+    /// the connection cannot be made, the same request leaves by UDP; if that took a while, so do those to
+    /// that peer for five minutes.
     pub fn use_streams(&mut self, local: StreamLocal) {
         self.streams.local = Some(local);
     }
@@ -85,10 +87,18 @@ impl Endpoint {
         let Some(client) = self.clients.get_mut(&tx) else {
             return false;
         };
-        let Some(Fallback { target, via, bytes }) = client.take_fallback() else {
+        let Some(fallback) = client.take_fallback() else {
             return false;
         };
-        self.streams.not_had(target.remote, now);
+        let Fallback {
+            target,
+            via,
+            bytes,
+            since,
+        } = fallback;
+        if now.saturating_duration_since(since) >= PROMPT {
+            self.streams.not_had(target.remote, now);
+        }
         client.send_anew(now, target.clone(), &via, Arc::clone(&bytes));
         let deadline = client.deadline();
         self.reschedule(TxId::Client(tx), deadline);

@@ -165,6 +165,7 @@ impl Endpoint {
                 target: target.clone(),
                 via,
                 bytes: datagram.to_bytes().into(),
+                since: now,
             }
         });
         let target = stream.unwrap_or_else(|| target.clone());

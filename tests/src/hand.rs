@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::process::eventually;
+
 /// How long a message is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -182,7 +184,9 @@ impl Hand {
     /// None comes.
     #[must_use]
     pub fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = listener.accept().expect("a connection");
+        listener.set_nonblocking(true).expect("a listener");
+        let (stream, _) = eventually("a connection", PATIENCE, || listener.accept().ok());
+        stream.set_nonblocking(false).expect("a stream");
         Self::on_stream(stream)
     }
 

@@ -4,6 +4,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,6 +18,14 @@ const STUBBORN: &str = "trap 'echo \"$NAME term\" >> events' TERM\necho \"$NAME 
 
 struct Place {
     folder: tempfile::TempDir,
+}
+
+/// Held while programs are written and while one is started: a child that another test forks meanwhile
+/// would hold the written file open, and a file open for writing cannot be run.
+static PROGRAMS: Mutex<()> = Mutex::new(());
+
+fn programs() -> MutexGuard<'static, ()> {
+    PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Up {
@@ -35,6 +44,7 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let place = Self { folder };
         let own = place.path("trunkline");
+        let _programs = programs();
         // A copy, since another program beside ours is what is tried here.
         std::fs::copy(assert_cmd::cargo::cargo_bin("trunkline"), &own).unwrap();
         for (name, body) in [("dataplane", dataplane), ("control", control)] {
@@ -58,6 +68,7 @@ impl Place {
             .create(true)
             .open(self.path("log"))
             .unwrap();
+        let _programs = programs();
         let child = Command::new(self.path("trunkline"))
             .arg("up")
             .current_dir(&self.folder)

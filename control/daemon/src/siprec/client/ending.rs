@@ -5,7 +5,7 @@ use trunkline_link::message::Command;
 use trunkline_sip::message::{Method, Request};
 use trunkline_siprec::metadata::{MEDIA_TYPE, Metadata, write};
 
-use super::state::{Phase, RecordingSession};
+use super::state::{Phase, RecordingSession, Step};
 use super::{Client, Context, END_PATIENCE, Use};
 use crate::b2bua::headers;
 
@@ -25,31 +25,26 @@ impl Client {
             .update(&session.view, &session.lines, settings);
         session.retry_at = None;
         self.abandon(session, cx);
-        // Packets stop before the recorder is told.
-        if session.forking {
-            session.forking = false;
-            let (from, target) = (session.view.key, session.key);
-            Self::command(
-                Command::ForkStop {
-                    session: from,
-                    target,
-                },
-                cx,
-            );
-        }
+        session.phase = Phase::Ending;
+        session.end_deadline = Some(cx.now.instant + END_PATIENCE);
+        // Packets stop, and are counted, before the recorder is told.
+        let stop = std::mem::take(&mut session.forking).then_some(Command::ForkStop {
+            session: session.view.key,
+            target: session.key,
+        });
+        self.batch(session, stop.into_iter().collect(), Step::Stopped, cx);
+    }
+
+    /// No packet leaves any more: the recorder is told of the end.
+    pub(super) fn stopped(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
         let document = session.story.news();
         let bye = session.dialog().and_then(|dialog| {
             let bye = dialog.request(Method::Bye).ok();
             dialog.terminate();
             bye
         });
-        let Some(bye) = bye else {
-            session.phase = Phase::Over;
-            return;
-        };
-        session.phase = Phase::Ending;
-        session.end_deadline = Some(cx.now.instant + END_PATIENCE);
-        if !self.send_bye(session, bye, document.as_ref(), cx) {
+        let told = bye.is_some_and(|bye| self.send_bye(session, bye, document.as_ref(), cx));
+        if !told {
             session.phase = Phase::Over;
         }
     }

@@ -340,6 +340,7 @@ impl Client {
                 self.batch(session, commands, Step::Nothing, cx);
                 self.save(session, cx);
             }
+            Step::Stopped => self.stopped(session, cx),
             Step::Nothing => {}
         }
     }
@@ -368,6 +369,7 @@ impl Client {
             Step::Paused | Step::Resumed => {
                 self.answer_waiting(session, &Err(ActionError::Unavailable(why)), cx);
             }
+            Step::Stopped => self.stopped(session, cx),
             Step::Extended | Step::Reinstalled | Step::Nothing => {}
         }
     }
@@ -388,6 +390,7 @@ impl Client {
                         Step::Answer(answering) => client.answer(session, *answering, cx),
                         Step::Paused => client.paused(session, cx),
                         Step::Resumed => client.resumed(session, cx),
+                        Step::Stopped => client.stopped(session, cx),
                         Step::Extended | Step::Reinstalled | Step::Nothing => {}
                     }
                 }

@@ -142,6 +142,8 @@ pub(super) enum Step {
     Resumed,
     /// A new dataplane has given the ports again.
     Reinstalled,
+    /// The fork has ended: say BYE.
+    Stopped,
     /// Nothing.
     Nothing,
 }

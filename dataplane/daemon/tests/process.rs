@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use common::{Call, Dataplane, binary, output};
 
@@ -69,53 +70,63 @@ fn the_log_says_what_was_chosen_and_what_fits() {
         ] {
             assert!(log.contains(word), "no {word} in:\n{log}");
         }
-        let deadline = std::time::Instant::now() + common::PATIENCE;
+        let deadline = Instant::now() + common::PATIENCE;
         while !dataplane.log().contains("recorded_calls_by_disk=") {
-            assert!(std::time::Instant::now() < deadline, "{}", dataplane.log());
+            assert!(Instant::now() < deadline, "{}", dataplane.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// CPU time of all threads, in ns.
-fn cpu_time(pid: u32) -> u64 {
+/// What the threads of a process have done so far, by their ids: times that they gave up a processor,
+/// and CPU time in ns.
+fn activity(pid: u32) -> HashMap<String, [u64; 2]> {
+    let number = |text: Option<&str>| text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let time = |thread: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        text.split(' ')
-            .next()
-            .and_then(|time| time.parse::<u64>().ok())
-            .unwrap_or(0)
+    let of = |thread: std::fs::DirEntry| {
+        let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let (status, times) = (read("status"), read("schedstat"));
+        let mut lines = status.lines();
+        let sleeps = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let did = [number(sleeps), number(times.split(' ').next())];
+        (thread.file_name().to_string_lossy().into_owned(), did)
     };
-    threads.map(|thread| time(thread.unwrap())).sum()
+    threads.map(|thread| of(thread.unwrap())).collect()
+}
+
+/// What all threads together do in a while, each second.
+fn activity_a_second(pid: u32) -> [f64; 2] {
+    let (before, start) = (activity(pid), Instant::now());
+    std::thread::sleep(Duration::from_secs(3));
+    let (after, seconds) = (activity(pid), start.elapsed().as_secs_f64());
+    [0, 1].map(|what| {
+        let rise = |(thread, did): (&String, &[u64; 2])| {
+            did[what] - before.get(thread).map_or(0, |before| before[what])
+        };
+        after.iter().map(rise).sum::<u64>() as f64 / seconds
+    })
 }
 
 #[test]
 fn park_costs_next_to_nothing_when_nothing_flows() {
+    // Conductor, and worker where the kernel counts for it, once a second.
+    const WAKES_A_SECOND_MAX: f64 = 3.0;
     for backend in ["uring", "mmsg"] {
         let mut dataplane = Dataplane::start(backend, 13);
         let mut control = dataplane.attach();
         let mut call = Call::open(&mut control, dataplane.address, 1, [0, 0]);
         call.talk(2);
-        // What starting left to do is done first.
-        std::thread::sleep(Duration::from_secs(2));
-        // What else the machine does makes it more, never less: the least of a few counts.
-        let mut per_second = f64::MAX;
-        for _ in 0..4 {
-            let before = cpu_time(dataplane.pid());
-            let measured = std::time::Instant::now();
-            std::thread::sleep(Duration::from_secs(3));
-            let spent = cpu_time(dataplane.pid()) - before;
-            per_second = per_second.min(spent as f64 / measured.elapsed().as_secs_f64() / 1e6);
-            if per_second < 1.0 {
+        // What starting left to do is done first, however long that takes.
+        let deadline = Instant::now() + common::PATIENCE;
+        loop {
+            let [wakes, cpu_ns] = activity_a_second(dataplane.pid());
+            let cpu_ms = cpu_ns / 1e6;
+            eprintln!("{backend}: {wakes:.1} wake-ups and {cpu_ms:.3} ms of CPU a second");
+            if wakes <= WAKES_A_SECOND_MAX {
                 break;
             }
+            assert!(Instant::now() < deadline, "{backend}: {wakes} wake-ups/s");
         }
-        eprintln!("{backend}: {per_second:.3} ms of CPU a second");
-        assert!(
-            per_second < 1.0,
-            "{backend}: {per_second} ms of CPU a second"
-        );
         call.talk(1);
     }
 }

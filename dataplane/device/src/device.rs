@@ -303,6 +303,12 @@ pub trait Device {
         0
     }
 
+    /// Whether the kernel throws away and counts datagrams that never reach the device, so that
+    /// [`counters`](Self::counters) rise although nothing wakes it.
+    fn counts_unseen(&self) -> bool {
+        false
+    }
+
     /// Totals.
     fn counters(&self) -> Counters;
 

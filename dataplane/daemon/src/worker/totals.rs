@@ -12,6 +12,8 @@ use super::message::Idle;
 const PUBLISH_NS: u64 = 1_000_000;
 /// How often a busy worker asks the kernel for drops on the sockets that its ports share.
 const SHARED_DROPS_NS: u64 = 250_000_000;
+/// How often it does when nothing comes.
+const SHARED_DROPS_IDLE_NS: u64 = 1_000_000_000;
 
 /// What is counted by the worker itself.
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ pub(super) struct Totals {
     pub(super) socket_drops: u64,
     /// When the kernel is asked next for drops on shared sockets.
     shared_drops_due_ns: u64,
+    /// What the device had received at the last time.
+    received_before: u64,
     /// Audio packets that recordings lack, by reason.
     pub(super) capture_dropped: [u64; DROP_REASONS],
     /// When the page was written last, and whether anything happened since.
@@ -50,15 +54,23 @@ impl<D: Device> Worker<D> {
     /// Asks now and then for [`Self::take_shared_drops`].
     pub(super) fn look_for_shared_drops(&mut self, now_ns: u64) {
         if now_ns >= self.totals.shared_drops_due_ns {
-            self.totals.shared_drops_due_ns = now_ns + SHARED_DROPS_NS;
+            let received = self.device.counters().received;
+            let before = std::mem::replace(&mut self.totals.received_before, received);
+            let wait_ns = if received == before {
+                SHARED_DROPS_IDLE_NS
+            } else {
+                SHARED_DROPS_NS
+            };
+            self.totals.shared_drops_due_ns = now_ns + wait_ns;
             self.take_shared_drops();
         }
     }
 
-    /// When the kernel's own counts are to be looked at, while there is anybody to count for: a flood
-    /// of which nothing comes through does not wake a worker.
+    /// When the kernel's own counts are to be looked at, where there are any and anybody to count for:
+    /// a flood of which nothing comes through does not wake a worker.
     pub(super) fn kernel_counts_due_ns(&self) -> Option<u64> {
-        (self.engine.sessions() > 0).then_some(self.totals.shared_drops_due_ns)
+        let counts = self.engine.sessions() > 0 && self.device.counts_unseen();
+        counts.then_some(self.totals.shared_drops_due_ns)
     }
 
     /// Takes what the kernel dropped at ports left unread.

@@ -170,6 +170,12 @@ impl Egress {
         self.seat.has_news()
     }
 
+    /// Notes that something was sent.
+    #[inline]
+    pub(crate) fn note_use(&self) {
+        self.seat.note_use();
+    }
+
     /// Takes what the routes' thread says; what the device has to do about it.
     pub(crate) fn next_news(&mut self) -> Option<Shared> {
         while let Some(update) = self.seat.next() {

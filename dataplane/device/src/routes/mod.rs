@@ -9,7 +9,8 @@
 //! while nothing on the machine judges outgoing datagrams that frames would get round: packet
 //! filters, IPsec policies, routing rules. Everything else is sent by socket, and so is what comes
 //! before an answer. The kernel's notifications change paths at once; what it does not notify
-//! (path MTU) is asked for from time to time. Raw sockets get round less than frames: a device may
+//! (path MTU, packet filters) is asked for once a second as long as anything is sent; after a rest
+//! from the first datagram on, which goes by what was known before. Raw sockets get round less than frames: a device may
 //! use them beside packet filters and routing rules, but not where ports decide or IPsec does.
 //!
 //! The kernel confirms neighbours that are used. Frames of ours do not count as use: the thread
@@ -115,7 +116,7 @@ fn run(mut table: Table, mut events: Netlink, wake: &Wake, on_change: impl Fn(Re
     while !wake.stop.load(Ordering::Acquire) {
         let wait = if table.is_behind() {
             SOON
-        } else if table.is_idle() {
+        } else if table.is_idle() || table.rests() {
             IDLE
         } else {
             next_tick.saturating_duration_since(Instant::now())
@@ -130,8 +131,8 @@ fn run(mut table: Table, mut events: Netlink, wake: &Wake, on_change: impl Fn(Re
             table.everything_changed();
         }
         let now = Instant::now();
-        let first = table.is_idle() && table.has_requests();
-        let due = now >= next_tick && !table.is_idle();
+        let first = (table.is_idle() || table.rests()) && table.has_requests();
+        let due = now >= next_tick && !table.is_idle() && table.look_for_use();
         if first || due {
             next_tick = now + TICK;
             table.look_for_obstacle();

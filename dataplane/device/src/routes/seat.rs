@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -62,6 +63,40 @@ pub(crate) enum Update {
     Path { path: PathId, hop: Option<Hop> },
 }
 
+/// Whether a device sends: only then has the routes' thread to look again and again.
+#[derive(Debug, Default)]
+pub(super) struct Usage(AtomicU8);
+
+impl Usage {
+    /// Nothing was sent for a whole tick, and nobody looks.
+    const RESTS: u8 = 0;
+    /// Nothing was sent since the last look.
+    const UNUSED: u8 = 1;
+    const USED: u8 = 2;
+
+    /// Notes that something was sent. True: nobody looks, so the thread is to be woken.
+    #[inline]
+    fn note(&self) -> bool {
+        // Mostly a load: the line is written once a tick.
+        self.0.load(Ordering::Relaxed) != Self::USED
+            && self.0.swap(Self::USED, Ordering::AcqRel) == Self::RESTS
+    }
+
+    /// Whether anything was sent since the last look; when not since the one before it either, the
+    /// thread may rest.
+    fn look(&self) -> bool {
+        let step = |from, to| {
+            let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
+            self.0.compare_exchange(from, to, done, failed)
+        };
+        step(Self::USED, Self::UNUSED).is_ok() || step(Self::UNUSED, Self::RESTS) == Err(Self::USED)
+    }
+
+    fn rests(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::RESTS
+    }
+}
+
 /// A device's end of what it tells the routes' thread and hears from it
 /// ([`Routes`](super::Routes)). Clones share one end: for one device only.
 #[derive(Debug, Clone)]
@@ -69,6 +104,7 @@ pub struct RouteSeat {
     pub(super) requests: Arc<ArrayQueue<Request>>,
     pub(super) updates: Arc<ArrayQueue<Update>>,
     pub(super) wake: Arc<Wake>,
+    usage: Arc<Usage>,
 }
 
 impl RouteSeat {
@@ -77,7 +113,26 @@ impl RouteSeat {
             requests: Arc::new(ArrayQueue::new(REQUESTS)),
             updates: Arc::new(ArrayQueue::new(UPDATES)),
             wake,
+            usage: Arc::default(),
         }
+    }
+
+    /// Notes that the device has sent something.
+    #[inline]
+    pub(crate) fn note_use(&self) {
+        if self.usage.note() {
+            self.wake.ring();
+        }
+    }
+
+    /// Whether the device has sent anything since the last look; see [`Self::rests`].
+    pub(super) fn look_for_use(&self) -> bool {
+        self.usage.look()
+    }
+
+    /// Whether the device has sent nothing between the last two looks, or since the last one.
+    pub(super) fn rests(&self) -> bool {
+        self.usage.rests()
     }
 
     /// Asks; gives the request back when too many wait.
@@ -112,5 +167,24 @@ impl RouteSeat {
     #[cfg(test)]
     pub(crate) fn updates(&self) -> &ArrayQueue<Update> {
         &self.updates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_is_looked_after_and_who_does_not_is_left_alone() {
+        let usage = Usage::default();
+        assert!(usage.rests() && !usage.look());
+        assert!(usage.note(), "the thread has to be woken");
+        assert!(!usage.note() && !usage.rests());
+        assert!(usage.look());
+        assert!(!usage.rests(), "it may send again at once");
+        assert!(!usage.note(), "it is looked after still");
+        assert!(usage.look());
+        assert!(!usage.look());
+        assert!(usage.rests() && usage.note());
     }
 }

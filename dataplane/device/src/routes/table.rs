@@ -140,6 +140,18 @@ impl Table {
         self.devices.iter().all(wants_nothing)
     }
 
+    /// Whether no device has sent anything for a while.
+    pub(super) fn rests(&self) -> bool {
+        self.devices.iter().all(|device| device.seat.rests())
+    }
+
+    /// Whether any device has sent something since the last look.
+    pub(super) fn look_for_use(&self) -> bool {
+        // Each is to be looked at.
+        let looks = self.devices.iter().map(|device| device.seat.look_for_use());
+        looks.fold(false, |any, used| any | used)
+    }
+
     pub(super) fn has_requests(&self) -> bool {
         let mut seats = self.devices.iter().map(|device| &device.seat);
         seats.any(|seat| !seat.requests.is_empty())

@@ -155,6 +155,9 @@ impl UringDevice {
             self.backlog.pop_front();
         }
         self.late_sockets = LATE_SOCKETS_MAX;
+        if let Some(egress) = self.egress.as_ref().filter(|_| !self.sending.is_empty()) {
+            egress.note_use();
+        }
         self.buffers.publish();
         let mut submission = self.ring.submission();
         self.counters.cq_overflow += u64::from(submission.cq_overflow());
@@ -511,6 +514,10 @@ impl Device for UringDevice {
 
     fn take_shared_drops(&mut self) -> u64 {
         self.steering.as_mut().map_or(0, Steering::take_drops)
+    }
+
+    fn counts_unseen(&self) -> bool {
+        self.steering.is_ok()
     }
 
     fn counters(&self) -> Counters {

@@ -1,4 +1,4 @@
-//! Kamailio as a proxy that records routes, on both sides of the appliance.
+//! Kamailio as a proxy that records routes, on both sides of the appliance, and between two of them.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,6 +11,9 @@ use trunkline_tests::ports::free_port;
 use trunkline_tests::process::Process;
 use trunkline_tests::scenario::{Scenario, audio};
 use trunkline_tests::sipp::{Sipp, SippSetup, Transport, wait_until_bound};
+use trunkline_tests::siprec::{
+    MULTIPART, Stream, Who, assert_heard, description, metadata, multipart, start, whole,
+};
 use trunkline_tests::{Appliance, installed, skip};
 
 /// What comes from the appliance goes to the callee, all else to the appliance; both ways the
@@ -118,5 +121,86 @@ fn a_call_through_a_record_routing_proxy_on_both_sides() {
         );
         assert!(!saw.contains("404"), "{who}:\n{saw}");
     }
+    drop(proxy);
+}
+
+#[test]
+fn a_recording_session_passes_an_appliance_and_a_proxy_to_the_recorder_of_another() {
+    let test = "a_recording_session_passes_an_appliance_and_a_proxy_to_the_recorder_of_another";
+    if !installed("sipp") || !installed("kamailio") {
+        return skip(test, "needs sipp and kamailio");
+    }
+    let recorder = Appliance::start(&Setup {
+        next: "record".to_owned(),
+        record: "false",
+        ..Setup::to_port(0)
+    });
+    let proxy_port = free_port();
+    let between = Appliance::start(&Setup {
+        record: "false",
+        ..Setup::to_port(proxy_port)
+    });
+    let folder = between.folder();
+    let proxy = start_proxy(folder, proxy_port, between.sip_port, recorder.sip_port);
+    let who = |id, aor, name, stream, label| Who {
+        id,
+        aor,
+        name,
+        stream,
+        label,
+    };
+    let ann = who("pa", "sip:ann@a.example", "Ann &amp; Co", "sa", "7");
+    let ben = who("pb", "sip:ben@b.example", "Ben", "sb", "8");
+    let cat = who("pc", "sip:cat@c.example", "Cat", "sb", "8");
+    let first = metadata("s1", "g1", &[ann, ben]);
+    let then = metadata("s1", "g1", &[ann, cat]);
+    let streams = [Stream::new("7", 1), Stream::new("8", 2)];
+    let sdp = description(1, &[&streams[0], &streams[1]], "sendonly");
+    let contact = "Contact: <sip:src@[local_ip]:[local_port]>;+sip.src\n";
+    let scenario = Scenario::caller("src")
+        .with_body(
+            "INVITE",
+            &format!("{contact}Require: siprec\n"),
+            MULTIPART,
+            &multipart(&sdp, &first),
+        )
+        .may_get(100)
+        .expect(200)
+        .request("ACK")
+        .pause_ms(1800)
+        .with_body(
+            "UPDATE",
+            &format!("{contact}Content-Disposition: recording-session\n"),
+            "application/rs-metadata+xml",
+            &then,
+        )
+        .expect(200)
+        .pause_ms(200)
+        .request("BYE")
+        .expect(200);
+    let (sipp, ports) = start(&between, folder, "src", scenario, 2);
+    for (stream, port) in streams.iter().zip(&ports) {
+        stream.party.speak_to(*port);
+    }
+    let trace = sipp.finish_with_trace();
+    assert!(
+        trace.contains(";+sip.srs") && trace.contains("a=label:8"),
+        "{trace}"
+    );
+    let [left, right] = streams.map(|stream| stream.party.finish());
+    let (recording, wav) = whole(&recorder);
+    assert_heard("left", &wav.left, &left);
+    assert_heard("right", &wav.right, &right);
+    // What was said of the session is kept as the client wrote it.
+    let id = recording["id"].as_str().expect("an id");
+    let told = recorder.api.get(&format!("/v1/recordings/{id}/metadata"));
+    for (index, document) in [first, then].into_iter().enumerate() {
+        let kept = told["items"][index]["document"].as_str().expect("kept");
+        // SIPp ends lines as SIP does.
+        assert_eq!(kept.replace("\r\n", "\n").trim(), document.trim(), "{told}");
+    }
+    let people = &recording["participants"];
+    assert_eq!(people[1]["uri"], "sip:ben@b.example", "{recording}");
+    assert_eq!(people[2]["uri"], "sip:cat@c.example", "{recording}");
     drop(proxy);
 }

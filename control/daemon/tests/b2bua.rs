@@ -24,6 +24,8 @@ mod session_id;
 mod sessions;
 #[path = "b2bua/siprec.rs"]
 mod siprec;
+#[path = "b2bua/siprec_passage.rs"]
+mod siprec_passage;
 #[path = "b2bua/siprec_policy.rs"]
 mod siprec_policy;
 #[path = "b2bua/sources.rs"]

@@ -128,7 +128,7 @@ const PER_PAYLOAD: [&str; 3] = ["rtpmap", "fmtp", "rtcp-fb"];
 /// Attributes of a whole m-line that describe the media itself and hold end to end.
 /// What describes transport, security or grouping (ICE, DTLS, crypto, rtcp, BUNDLE, mid, ssrc,
 /// msid, candidate ...) is about one hop and never crosses.
-const PER_LINE: [&str; 12] = [
+const PER_LINE: [&str; 13] = [
     "ptime",
     "maxptime",
     "silenceSupp",
@@ -138,6 +138,7 @@ const PER_LINE: [&str; 12] = [
     "framesize",
     "imageattr",
     "content",
+    "label",
     "lang",
     "quality",
     "orient",

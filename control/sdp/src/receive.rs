@@ -21,10 +21,7 @@ pub fn write_received(
     for (index, media) in offer.media.iter().enumerate() {
         match ours.port(index).filter(|_| media.relay_kind().is_some()) {
             Some(port) => receive(&mut writer, media, port, playable),
-            None => {
-                writer.rejected(media);
-                repeat(&mut writer, media, &["label"]);
-            }
+            None => writer.rejected(media),
         }
     }
     writer.finish(ours.address, origin)
@@ -51,7 +48,7 @@ fn receive(writer: &mut Writer, media: &Media, port: u16, playable: &[Codec]) {
             writer.line('a', &format!("{}:{value}", attribute.name));
         }
     }
-    repeat(writer, media, &["ptime", "maxptime", "label", "mid"]);
+    writer.repeat(media, &["ptime", "maxptime", "label", "mid"]);
     let direction = media.direction().reversed().and(Direction::RecvOnly);
     let rtcp_mux = media.rtcp_mux && is_rtp;
     if rtcp_mux {
@@ -65,17 +62,6 @@ fn receive(writer: &mut Writer, media: &Media, port: u16, playable: &[Codec]) {
         direction,
         rtcp_mux,
     });
-}
-
-fn repeat(writer: &mut Writer, media: &Media, names: &[&str]) {
-    for attribute in &media.attributes {
-        let Some(value) = &attribute.value else {
-            continue;
-        };
-        if names.iter().any(|name| attribute.is(name)) {
-            writer.line('a', &format!("{}:{value}", attribute.name));
-        }
-    }
 }
 
 fn taken<'a>(media: &'a Media, playable: &[Codec]) -> Vec<&'a PayloadType> {

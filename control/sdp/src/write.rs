@@ -260,11 +260,25 @@ impl Writer {
             'm',
             &format!("{} 0 {} {formats}", media.kind, media.protocol_text),
         );
+        // By it a recording session's metadata names the line, whatever became of that.
+        self.repeat(media, &["label"]);
         self.lines.push(WrittenLine {
             port: 0,
             direction: Direction::Inactive,
             rtcp_mux: false,
         });
+    }
+
+    /// Writes those attributes of a line that have one of these names, and a value.
+    pub(crate) fn repeat(&mut self, media: &Media, names: &[&str]) {
+        for attribute in &media.attributes {
+            let Some(value) = &attribute.value else {
+                continue;
+            };
+            if names.iter().any(|name| attribute.is(name)) {
+                self.line('a', &format!("{}:{value}", attribute.name));
+            }
+        }
     }
 
     fn bandwidths(&mut self, bandwidths: &[String]) {

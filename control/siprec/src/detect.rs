@@ -71,6 +71,15 @@ pub fn as_client(signs: &Signs<'_>) -> bool {
             || has_parameter(signs.accept_contacts, "+sip.src"))
 }
 
+/// The parameter of a Contact that says which part its owner has in a recording session, as written in RFC
+/// 7866 or in short; `None` where there is none.
+#[must_use]
+pub fn role_of(contact: &str) -> Option<&'static str> {
+    ["+sip.src", "+sip.srs", "src"]
+        .into_iter()
+        .find(|parameter| has_parameter(&[contact], parameter))
+}
+
 fn has_option(signs: &Signs<'_>) -> bool {
     signs
         .option_tags

@@ -1,5 +1,7 @@
 //! SDP and metadata in one body: `multipart/mixed` (RFC 2046, RFC 5621, RFC 7866 section 9.1).
 
+use std::ops::Range;
+
 use crate::limits::{BODY_BYTES_MAX, NESTING_MAX, PART_HEADER_BYTES_MAX, PARTS_MAX};
 use crate::metadata::{MEDIA_TYPE, MEDIA_TYPE_OLD};
 
@@ -91,7 +93,7 @@ fn collect(
 ) -> Result<(), MultipartError> {
     let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let kind = kind.trim().to_ascii_lowercase();
-    if !kind.starts_with("multipart/") {
+    if !is_multipart(&kind) {
         if body.is_empty() {
             return Ok(());
         }
@@ -108,17 +110,9 @@ fn collect(
     if depth >= NESTING_MAX {
         return Err(MultipartError::TooMany);
     }
-    let boundary = match parameter(parameters, "boundary") {
-        Some(boundary) => boundary.into_bytes(),
-        None => first_delimiter(body).ok_or(MultipartError::NoBoundary)?,
-    };
-    let sections = sections(body, &boundary);
-    if sections.is_empty() && !body.is_empty() {
-        return Err(MultipartError::NoBoundary);
-    }
-    for section in sections {
-        let (headers, content) = split_header(section)?;
-        let inner = header(headers, "content-type").or_else(|| header(headers, "c"));
+    for section in sections_of(parameters, body)? {
+        let (headers, content) = split_header(&body[section])?;
+        let inner = part_type(headers);
         let disposition = header(headers, "content-disposition").map(|value| {
             value
                 .split(';')
@@ -127,15 +121,86 @@ fn collect(
                 .trim()
                 .to_ascii_lowercase()
         });
-        collect(
-            inner.as_deref().unwrap_or("text/plain"),
-            disposition,
-            content,
-            depth + 1,
-            found,
-        )?;
+        collect(&inner, disposition, content, depth + 1, found)?;
     }
     Ok(())
+}
+
+/// What stands between the delimiters that a multipart's parameters name, or its first line does.
+fn sections_of(parameters: &str, body: &[u8]) -> Result<Vec<Range<usize>>, MultipartError> {
+    let boundary = match parameter(parameters, "boundary") {
+        Some(boundary) => boundary.into_bytes(),
+        None => first_delimiter(body).ok_or(MultipartError::NoBoundary)?,
+    };
+    let sections = sections(body, &boundary);
+    if sections.is_empty() && !body.is_empty() {
+        return Err(MultipartError::NoBoundary);
+    }
+    Ok(sections)
+}
+
+/// A multipart body with another session description in place of its first one; everything else stays
+/// as it is, to the byte, but for a `Content-Length` of that part. `None` = there is no description in it.
+#[must_use]
+pub fn with_sdp(content_type: &str, body: &[u8], sdp: &[u8]) -> Option<Vec<u8>> {
+    let (header, content) = find_sdp(content_type, body, 0)?;
+    let mut out = Vec::with_capacity(body.len() - content.len() + sdp.len() + 8);
+    out.extend_from_slice(&body[..header.start]);
+    for line in body[header].split_inclusive(|&byte| byte == b'\n') {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if name.trim_ascii().eq_ignore_ascii_case(b"content-length") {
+            let end: &[u8] = if line.ends_with(b"\r\n") {
+                b"\r\n"
+            } else {
+                b"\n"
+            };
+            out.extend_from_slice(name);
+            out.extend_from_slice(format!(": {}", sdp.len()).as_bytes());
+            out.extend_from_slice(end);
+        } else {
+            out.extend_from_slice(line);
+        }
+    }
+    out.extend_from_slice(sdp);
+    out.extend_from_slice(&body[content.end..]);
+    Some(out)
+}
+
+/// Where the first session description stands: its header with the empty line, and its content.
+fn find_sdp(content_type: &str, body: &[u8], depth: usize) -> Option<(Range<usize>, Range<usize>)> {
+    let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    if !is_multipart(kind) || depth >= NESTING_MAX {
+        return None;
+    }
+    for section in sections_of(parameters, body).ok()? {
+        let (headers, content) = split_header(&body[section.clone()]).ok()?;
+        let begin = section.end - content.len();
+        let inner = part_type(headers);
+        let essence = inner.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/sdp") && !content.is_empty() {
+            return Some((section.start..begin, begin..section.end));
+        }
+        if let Some((header, content)) = find_sdp(&inner, content, depth + 1) {
+            let moved = |range: Range<usize>| range.start + begin..range.end + begin;
+            return Some((moved(header), moved(content)));
+        }
+    }
+    None
+}
+
+/// Whether a media type is one of several parts.
+#[must_use]
+pub fn is_multipart(kind: &str) -> bool {
+    let kind = kind.trim().as_bytes();
+    kind.get(..10)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+}
+
+/// A part's type by its header.
+fn part_type(headers: &[u8]) -> String {
+    header(headers, "content-type")
+        .or_else(|| header(headers, "c"))
+        .unwrap_or_else(|| "text/plain".to_owned())
 }
 
 /// A parameter's value, quotes taken off.
@@ -170,7 +235,7 @@ fn first_delimiter(body: &[u8]) -> Option<Vec<u8>> {
 
 /// What stands between the delimiter lines. A missing closing delimiter ends the last part at the
 /// body's end.
-fn sections<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<&'a [u8]> {
+fn sections(body: &[u8], boundary: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut begun: Option<usize> = None;
     let mut at = 0;
@@ -181,7 +246,7 @@ fn sections<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<&'a [u8]> {
             .map_or(body.len(), |length| at + length + 1);
         if let Some(closing) = delimiter(&body[at..end], boundary) {
             if let Some(begun) = begun {
-                found.push(without_line_end(&body[begun..at]));
+                found.push(begun..begun + without_line_end(&body[begun..at]).len());
             }
             if closing {
                 return found;
@@ -191,7 +256,7 @@ fn sections<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<&'a [u8]> {
         at = end;
     }
     if let Some(begun) = begun.filter(|&begun| begun < body.len()) {
-        found.push(&body[begun..]);
+        found.push(begun..body.len());
     }
     found
 }
@@ -299,6 +364,31 @@ mod tests {
         assert_eq!(bodies.sdp.as_deref(), Some(SDP));
         assert_eq!(bodies.metadata.as_deref(), Some(XML.as_bytes()));
         assert!(bodies.others.is_empty());
+    }
+
+    #[test]
+    fn another_description_leaves_every_other_byte_as_it_was() {
+        let kind = "multipart/mixed;boundary=b";
+        let body = b"\r\n--b\r\nContent-Type: text/xml\r\n\r\n<recording\xff\n/>\r\n--b\r\nContent-Length: 3\r\nContent-Type: application/SDP\r\n\r\nv=0\r\n--b\nContent-Type: x/y\n\n--c\nlast";
+        let changed = with_sdp(kind, body, b"v=0\r\ns=-").unwrap();
+        let wanted = b"\r\n--b\r\nContent-Type: text/xml\r\n\r\n<recording\xff\n/>\r\n--b\r\nContent-Length: 8\r\nContent-Type: application/SDP\r\n\r\nv=0\r\ns=-\r\n--b\nContent-Type: x/y\n\n--c\nlast";
+        assert_eq!(changed, wanted);
+        let read = read(kind, &changed).unwrap();
+        assert_eq!(read.sdp.as_deref(), Some(&b"v=0\r\ns=-"[..]));
+        let nested = b"--x\nContent-Type: multipart/mixed; boundary=y\n\n--y\nContent-Type: application/sdp\n\nv=0\n--y--\n--x--\n";
+        let changed = with_sdp("multipart/mixed;boundary=x", nested, b"other").unwrap();
+        let text = String::from_utf8(changed).unwrap();
+        assert_eq!(
+            text,
+            String::from_utf8_lossy(nested).replace("v=0", "other")
+        );
+        for without in [
+            &b"--b\r\nContent-Type: text/xml\r\n\r\nv=0\r\n--b--"[..],
+            b"",
+            b"nothing",
+        ] {
+            assert_eq!(with_sdp(kind, without, b"v=0"), None);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{Path, ServerTx};
 use trunkline_sn3::facts::CallChange;
 
+use super::bodies::Received;
 use super::{B2bua, headers, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
@@ -231,7 +232,8 @@ impl B2bua {
 
     /// The far side offers in its 2xx: ports are asked for, then the caller gets the offer.
     fn on_late_offer(&mut self, call: &mut Call, response: Response, now: &Moment) {
-        let offered = Heard::parse_for(&response.body, &call.route.codecs)
+        let sdp = Received::from(&response).sdp().unwrap_or_default();
+        let offered = Heard::parse_for(&sdp, &call.route.codecs)
             .and_then(|offer| call.negotiation.offer(Side::Callee, offer));
         if let Err(error) = offered {
             return self.accepted_badly(call, &response, &error.to_string(), now);
@@ -426,7 +428,8 @@ impl B2bua {
     /// The caller's ACK answers the far side's offer.
     fn on_late_answer(&mut self, call: &mut Call, response: Response, ack: &Request, now: &Moment) {
         let address = self.media_address(call, Side::Callee);
-        let answer = Heard::parse_for(&ack.body, &call.route.codecs)
+        let sdp = Received::from(ack).sdp().unwrap_or_default();
+        let answer = Heard::parse_for(&sdp, &call.route.codecs)
             .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
         match answer {
             Ok(sdp) => {

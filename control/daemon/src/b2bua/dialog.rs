@@ -206,11 +206,11 @@ impl B2bua {
             .headers
             .get("Reason")
             .map(std::borrow::Cow::into_owned);
-        let mut farewell = headers::farewell(&request.headers, &call.route);
+        let mut farewell = headers::farewell(request, &call.route);
         if self.hides(call, side, &request.headers)
             && let Some(farewell) = &mut farewell
         {
-            headers::remove_identity(farewell);
+            headers::remove_identity(&mut farewell.headers);
         }
         call.leg_mut(side.other()).farewell = farewell;
         self.end_call_with(call, by, reason, now);

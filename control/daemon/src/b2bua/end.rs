@@ -57,13 +57,11 @@ pub(super) fn bye(leg: &mut Leg, reason: Option<String>) -> Option<(Request, Tar
     if let Some(reason) = reason {
         request.headers.append("Reason", reason);
     }
-    for field in leg
-        .farewell
-        .take()
-        .iter()
-        .flat_map(|headers| headers.iter())
-    {
-        request.headers.append(field.name(), field.value());
+    if let Some(farewell) = leg.farewell.take() {
+        for field in &farewell.headers {
+            request.headers.append(field.name(), field.value());
+        }
+        request.body = farewell.body;
     }
     request.set_content_length();
     Some((request, target))

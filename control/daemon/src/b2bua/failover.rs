@@ -5,6 +5,7 @@ use std::time::Duration;
 use trunkline_sip::dialog::SessionPolicy;
 
 use super::B2bua;
+use super::outgoing::sent_sdp;
 use crate::call::{Call, Destination};
 use crate::clock::Moment;
 
@@ -14,8 +15,8 @@ impl B2bua {
     pub(super) fn try_other(&mut self, call: &mut Call, index: usize, now: &Moment) -> bool {
         let branch = &call.branches[index];
         let destination = branch.destination.clone();
-        let sdp = String::from_utf8_lossy(&branch.sent.body).into_owned();
-        self.ring_other(call, destination, Some(sdp).as_deref(), now)
+        let sdp = sent_sdp(&branch.sent);
+        self.ring_other(call, destination, sdp.as_deref(), now)
     }
 
     /// The same of a target whose present address was never reached.

@@ -3,6 +3,9 @@
 use trunkline_config::{HeaderPolicy, Route, Transfer};
 use trunkline_sip::message::{Headers, Method, Request, Response, canonical_name};
 
+use super::bodies::{Received, cross_signs};
+use crate::call::Farewell;
+
 /// Methods that we take inside a dialog.
 pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, MESSAGE";
 
@@ -55,20 +58,31 @@ pub fn cross_request(from: &Request, to: &mut Request, route: &Route) {
         }
         _ => {}
     }
+    cross_signs(&from.headers, &mut to.headers);
 }
 
-/// What of a BYE crosses beside its Reason, which is kept apart.
-pub fn farewell(bye: &Headers, route: &Route) -> Option<Box<Headers>> {
+/// What of a BYE crosses beside its Reason, which is kept apart: its headers, and a body as that of a
+/// recording session's (RFC 8068).
+pub fn farewell(bye: &Request, route: &Route) -> Option<Box<Farewell>> {
     let mut crossing = Headers::new();
-    copy(bye, &mut crossing, &route.header_policy);
+    copy(&bye.headers, &mut crossing, &route.header_policy);
     crossing.remove("Reason");
     crossing.remove("User-Agent");
-    (crossing.iter().next().is_some()).then(|| Box::new(crossing))
+    let mut body = Vec::new();
+    if Received::from(bye).has_more() {
+        for name in ["Content-Type", "Content-Disposition", "MIME-Version"] {
+            crossing.copy(&bye.headers, name);
+        }
+        body.clone_from(&bye.body);
+    }
+    let headers = crossing;
+    (headers.iter().next().is_some()).then(|| Box::new(Farewell { headers, body }))
 }
 
 /// Copies what crosses from a response to ours.
 pub fn cross_response(from: &Response, to: &mut Response, route: &Route) {
     copy(&from.headers, &mut to.headers, &route.header_policy);
+    cross_signs(&from.headers, &mut to.headers);
     if !to.headers.contains("Server") {
         to.headers.set("Server", SERVER);
     }
@@ -109,16 +123,6 @@ pub fn make_anonymous(request: &mut Request, tag: &str) {
     remove_identity(&mut request.headers);
     let from = format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={tag}");
     request.headers.set("From", from);
-}
-
-/// Copies a body that is not SDP, with its type.
-pub fn cross_body(from: &Headers, body: &[u8], to: &mut Request) {
-    if let (Some(kind), false) = (from.get("Content-Type"), body.is_empty()) {
-        to.set_body(&kind, body);
-        for name in ["Content-Disposition", "Content-Encoding"] {
-            to.headers.copy(from, name);
-        }
-    }
 }
 
 /// Whether a message carries SDP.

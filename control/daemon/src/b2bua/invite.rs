@@ -13,6 +13,7 @@ use trunkline_sip::dialog::{Dialog, DialogId, SessionPolicy};
 use trunkline_sip::message::{Method, Request, Scheme, Uri};
 use trunkline_sip::transaction::{Path, ServerTx};
 
+use super::bodies::Received;
 use super::headers::{self, ALLOW};
 use super::targets::{self, Groups};
 use super::{B2bua, RETRY_AFTER_S, session_id, transfer};
@@ -22,6 +23,7 @@ use crate::call::negotiation::{Heard, Negotiation};
 use crate::call::{Call, Invitation, Leg, Phase};
 use crate::clock::Moment;
 use crate::metrics::CallResult;
+use crate::siprec::server::session::sign_of;
 
 /// A captured header is cut to so much.
 const ATTRIBUTE_CHARS_MAX: usize = 256;
@@ -136,20 +138,21 @@ impl B2bua {
         }
         let route = self.route(request).ok_or((404, Vec::new()))?;
         let groups = targets::groups(&route, request, path)?;
-        let offer = if request.body.is_empty() {
-            None
-        } else {
-            let heard = Heard::parse_for(&request.body, &route.codecs).and_then(|heard| {
-                Negotiation::new([0, 0])
-                    .offer(Side::Caller, heard.clone())
-                    .map(|()| heard)
-            });
-            Some(heard.map_err(|error| {
-                (
-                    error.status(),
-                    vec![("Warning", format!("399 trunkline \"{error}\""))],
-                )
-            })?)
+        let offer = match Received::from(request).sdp() {
+            None => None,
+            Some(sdp) => {
+                let heard = Heard::parse_for(&sdp, &route.codecs).and_then(|heard| {
+                    Negotiation::new([0, 0])
+                        .offer(Side::Caller, heard.clone())
+                        .map(|()| heard)
+                });
+                Some(heard.map_err(|error| {
+                    (
+                        error.status(),
+                        vec![("Warning", format!("399 trunkline \"{error}\""))],
+                    )
+                })?)
+            }
         };
         self.check_limits(request, path, now)?;
         Ok((route, groups, offer))
@@ -320,8 +323,11 @@ impl B2bua {
         let media = Media::new(key, [0, 0], media_timeout_ms);
         let negotiation = Negotiation::new([rand::random(), rand::random()]);
         let private = headers::wants_privacy(&request.headers);
+        let passes_recording =
+            sign_of(&request, Received::from(&request).has_more(), false).is_some();
         Some(Box::new(Call {
             private: [private, false],
+            passes_recording,
             invitation: Some(Box::new(Invitation::new(
                 Some(tx),
                 request,
@@ -470,10 +476,7 @@ fn judge(request: &Request) -> Result<(), Refused> {
             vec![("Warning", "399 trunkline \"no usable Contact\"".to_owned())],
         ));
     }
-    if !request.body.is_empty() && !headers::is_sdp(&request.headers) {
-        return Err((415, vec![("Accept", "application/sdp".to_owned())]));
-    }
-    Ok(())
+    Received::from(request).judge()
 }
 
 /// The headers that the route wants as attributes, first value each, and the route's class.

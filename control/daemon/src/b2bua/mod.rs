@@ -14,6 +14,7 @@
 mod actions;
 mod alerts;
 mod answer;
+mod bodies;
 mod dialog;
 mod digits;
 mod end;

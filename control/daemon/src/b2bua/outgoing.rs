@@ -7,6 +7,7 @@ use trunkline_sip::dialog::SessionPolicy;
 use trunkline_sip::message::{Headers, Method, NameAddr, Request, Response, Uri, bracketed};
 use trunkline_sip::transaction::Target;
 
+use super::bodies::{self, Received};
 use super::headers;
 use super::{B2bua, ClientUse, session, session_id};
 use crate::call::{Branch, Call, Destination, Leg};
@@ -117,6 +118,10 @@ impl B2bua {
         let hops = received.headers.max_forwards().ok().flatten();
         let hops = hops.unwrap_or(70).min(255);
         let call_id = self.endpoint.new_call_id(&bracketed(&ours));
+        let mut our_contact = NameAddr::new(contact.clone()).to_string();
+        if let Some(role) = bodies::role_in(&received.headers) {
+            our_contact = format!("{our_contact};{role}");
+        }
         let breadth = max_breadth(&received.headers);
         let mut request = Request::new(Method::Invite, destination.uri.clone())
             .with("Max-Forwards", hops.saturating_sub(1).to_string())
@@ -124,7 +129,7 @@ impl B2bua {
             .with("To", our_to.to_string())
             .with("Call-ID", &call_id)
             .with("CSeq", "1 INVITE")
-            .with("Contact", NameAddr::new(contact.clone()).to_string());
+            .with("Contact", our_contact);
         headers::cross_request(received, &mut request, &call.route);
         session_id::name_caller(call, received, &mut request);
         if call.transfer_of.is_some() {
@@ -142,10 +147,7 @@ impl B2bua {
         if hide {
             headers::make_anonymous(&mut request, &tag);
         }
-        match sdp {
-            Some(sdp) => request.set_body("application/sdp", sdp),
-            None => request.set_content_length(),
-        }
+        Received::from(received).cross_to_request(sdp, &mut request);
         Some((request, contact))
     }
 
@@ -165,11 +167,16 @@ impl B2bua {
             return false;
         };
         let destination = branch.destination.clone();
-        let body = branch.sent.body.clone();
-        let sdp = (!body.is_empty()).then(|| String::from_utf8_lossy(&body).into_owned());
+        let sdp = sent_sdp(&branch.sent);
         self.send_invite(call, &destination, sdp.as_deref(), policy, now)
             .is_ok()
     }
+}
+
+/// The description in an INVITE of ours.
+pub(super) fn sent_sdp(sent: &Request) -> Option<String> {
+    let sdp = Received::from(sent).sdp()?;
+    Some(String::from_utf8_lossy(&sdp).into_owned())
 }
 
 /// How many targets a request may still be sent to at once (RFC 5393 section 5); `None` = not said.

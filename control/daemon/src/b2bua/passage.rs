@@ -6,6 +6,7 @@ use trunkline_link::message::Side;
 use trunkline_sip::message::{Headers, Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, ServerTx};
 
+use super::bodies::{self, Received};
 use super::dialog::PASSAGES_MAX;
 use super::headers;
 use super::{B2bua, ClientUse, session, session_id};
@@ -41,6 +42,7 @@ impl B2bua {
         let route = std::sync::Arc::clone(&call.route);
         let leg = call.leg_mut(to);
         let dialog = leg.dialog.as_mut().ok_or(481_u16)?;
+        bodies::take_role(&passage.request.headers, dialog);
         let mut request = dialog
             .request(passage.request.method.clone())
             .map_err(|_| 491_u16)?;
@@ -49,18 +51,10 @@ impl B2bua {
         if hide {
             headers::remove_identity(&mut request.headers);
         }
-        if passage.negotiates {
+        if passage.negotiates || request.method == Method::Update {
             session::propose(leg, &mut request);
         }
-        match sdp {
-            Some(sdp) => request.set_body("application/sdp", sdp),
-            None if passage.negotiates => request.set_content_length(),
-            None => {
-                let received = &passage.request;
-                headers::cross_body(&received.headers, &received.body, &mut request);
-                request.set_content_length();
-            }
-        }
+        Received::from(&passage.request).cross_to_request(sdp.as_deref(), &mut request);
         passage.sequence = request.headers.cseq().map_or(0, |cseq| cseq.number);
         let target = leg.target();
         let method = request.method.clone();
@@ -160,14 +154,16 @@ impl B2bua {
             let (from, server) = (passage.from, passage.server);
             return self.reply(call, from, server, &passage.request, 200, now);
         }
+        let refreshes = passage.request.method == Method::Update && response.is_success();
+        if refreshes {
+            session::agreed(call.leg_mut(far), &response, now);
+        }
         let mut ours = self.dialog_response(call, passage.from, &passage.request, response.status);
         ours.reason.clone_from(&response.reason);
         self.cross_back(call, far, &response, &mut ours);
-        if let (Some(kind), false) = (
-            response.headers.get("Content-Type"),
-            response.body.is_empty(),
-        ) {
-            ours.set_body(&kind, response.body.clone());
+        Received::from(&response).cross_to_response(None, &mut ours);
+        if refreshes {
+            session::confirm(call.leg_mut(passage.from), &passage.request, &mut ours, now);
         }
         self.respond(passage.server, ours, now);
     }

@@ -60,6 +60,8 @@ struct SavedCall {
     parties: Vec<Party>,
     shown: [usize; 2],
     private: [bool; 2],
+    #[serde(default)]
+    passes_recording: bool,
     #[serde(default, skip_serializing_if = "Transfers::is_empty")]
     transfers: Transfers,
 }
@@ -139,6 +141,7 @@ impl B2bua {
             parties: saved.parties,
             shown: saved.shown,
             private: saved.private,
+            passes_recording: saved.passes_recording,
             ..Call::new(key, saved.object, route, legs, media, negotiation)
         });
         let source = call.leg(Side::Caller).remote.ip();
@@ -274,6 +277,7 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
         parties: call.parties.clone(),
         shown: call.shown,
         private: call.private,
+        passes_recording: call.passes_recording,
         transfers: Transfers::of(call),
     })
 }

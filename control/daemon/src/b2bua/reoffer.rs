@@ -5,6 +5,7 @@ use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{ClientTx, ServerTx};
 
+use super::bodies::{self, Received};
 use super::headers;
 use super::{B2bua, session, session_id};
 use crate::api::events::EventKind;
@@ -23,27 +24,34 @@ impl B2bua {
         now: &Moment,
     ) {
         let invite = request.method == Method::Invite;
+        let received = Received::from(&request);
+        let sdp = received.sdp().map(std::borrow::Cow::into_owned);
         if request.body.is_empty() && !invite {
             // UPDATE without an offer refreshes the session (RFC 4028): ours to answer.
             let mut response = self.dialog_response(call, side, &request, 200);
             session::confirm(call.leg_mut(side), &request, &mut response, now);
             return self.respond(tx, response, now);
         }
+        if let Err((status, _)) = received.judge() {
+            return self.reply(call, side, tx, &request, status, now);
+        }
+        if sdp.is_none() && !invite {
+            // Metadata of a recording session alone, or a request for it (RFC 7866 section 8).
+            return self.pass(call, side, tx, request, false, now);
+        }
         if call.exchange.is_some() || call.negotiation.is_pending() || call.own_offer.is_some() {
             // RFC 3261 section 14.2, RFC 3311 section 5.2: the two offers cross in us.
             return self.reply(call, side, tx, &request, 491, now);
         }
-        if request.body.is_empty() {
+        let more = received.has_more();
+        let Some(sdp) = sdp else {
             return self.begin_exchange(call, side, tx, request, true, now);
-        }
-        if !headers::is_sdp(&request.headers) {
-            return self.reply(call, side, tx, &request, 415, now);
-        }
-        let offer = match Heard::parse_for(&request.body, &call.route.codecs) {
+        };
+        let offer = match Heard::parse_for(&sdp, &call.route.codecs) {
             Ok(offer) => offer,
             Err(error) => return self.reply(call, side, tx, &request, error.status(), now),
         };
-        if call.negotiation.is_refresh(side, &offer) {
+        if !more && call.negotiation.is_refresh(side, &offer) {
             return self.answer_refresh(call, side, tx, &request, now);
         }
         if let Err(error) = call.negotiation.offer(side, offer) {
@@ -179,7 +187,8 @@ impl B2bua {
             return self.on_late_reoffer(call, response, now);
         }
         let address = self.media_address(call, from);
-        let answer = Heard::parse_for(&response.body, &call.route.codecs)
+        let sdp = Received::from(&response).sdp().unwrap_or_default();
+        let answer = Heard::parse_for(&sdp, &call.route.codecs)
             .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
         match answer {
             Ok(sdp) => {
@@ -211,7 +220,8 @@ impl B2bua {
             return;
         };
         let far = passage.from.other();
-        let offered = Heard::parse_for(&response.body, &call.route.codecs)
+        let sdp = Received::from(&response).sdp().unwrap_or_default();
+        let offered = Heard::parse_for(&sdp, &call.route.codecs)
             .and_then(|offer| call.negotiation.offer(far, offer));
         if offered.is_err() {
             self.acknowledge_reinvite(call, None, now);
@@ -257,11 +267,14 @@ impl B2bua {
             }
             sdp
         };
+        if let Some(dialog) = &mut call.leg_mut(from).dialog {
+            bodies::take_role(&response.headers, dialog);
+        }
         let mut ours = self.dialog_response(call, from, &request, response.status);
         self.cross_back(call, from.other(), response, &mut ours);
         ours.headers.set("Allow", headers::allow(&call.route));
         if let Some(sdp) = sdp {
-            ours.set_body("application/sdp", sdp);
+            Received::from(response).cross_to_response(Some(&sdp), &mut ours);
         }
         session::confirm(call.leg_mut(from), &request, &mut ours, now);
         self.respond(server, ours, now);
@@ -290,7 +303,8 @@ impl B2bua {
             return;
         }
         let address = self.media_address(call, side.other());
-        let answer = Heard::parse_for(&ack.body, &call.route.codecs)
+        let sdp = Received::from(ack).sdp().unwrap_or_default();
+        let answer = Heard::parse_for(&sdp, &call.route.codecs)
             .and_then(|answer| call.negotiation.answer(answer, &call.media, address, true));
         match answer {
             Ok(sdp) => {
@@ -387,9 +401,11 @@ impl B2bua {
 
     /// Follows hold: a side that receives nothing has put the other on hold.
     pub(super) fn note_hold(&mut self, call: &mut Call, now: &Moment) {
-        let held = Side::BOTH
-            .iter()
-            .any(|side| call.negotiation.heard(*side).is_some_and(Heard::is_held));
+        // What a recording client only sends is no hold.
+        let held = !call.passes_recording
+            && Side::BOTH
+                .iter()
+                .any(|side| call.negotiation.heard(*side).is_some_and(Heard::is_held));
         match (held, call.held_since_ns) {
             (true, None) => {
                 call.held_since_ns = Some(now.mono_ns);

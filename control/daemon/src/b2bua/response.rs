@@ -5,6 +5,7 @@ use trunkline_sinks::object::{CallState, EndedBy};
 use trunkline_sip::message::Response;
 use trunkline_sip::transaction::{ClientTx, Path};
 
+use super::bodies::{self, Received};
 use super::{B2bua, ClientUse, headers, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
@@ -88,7 +89,7 @@ impl B2bua {
             return;
         }
         let rings = response.status == 180 && call.object.state == CallState::Setup;
-        let has_sdp = headers::has_sdp(&response.headers, &response.body);
+        let has_sdp = Received::from(&response).sdp().is_some();
         let client = call.branches[index].client;
         // The caller hears one target at a time: the first that sends early media.
         let may_play = call.invitation.as_ref().is_some_and(|invitation| {
@@ -150,10 +151,10 @@ impl B2bua {
         response: &Response,
         last: bool,
     ) -> Result<bool, trunkline_sdp::SdpError> {
-        if !headers::has_sdp(&response.headers, &response.body) {
+        let Some(sdp) = Received::from(response).sdp() else {
             return Ok(false);
-        }
-        let answer = Heard::parse_for(&response.body, &call.route.codecs)?;
+        };
+        let answer = Heard::parse_for(&sdp, &call.route.codecs)?;
         let address = self.media_address(call, Side::Caller);
         call.negotiation
             .answer(answer, &call.media, address, last)?;
@@ -207,6 +208,9 @@ impl B2bua {
         };
         if let Some(from) = from {
             session_id::speak_for_sender(dialog, &call.route, &from.headers);
+            if status < 300 {
+                bodies::take_role(&from.headers, dialog);
+            }
         }
         let mut ours = dialog.response(&invitation.request, status);
         if let Some(from) = from {
@@ -221,9 +225,12 @@ impl B2bua {
         if accepted {
             ours.headers.set("Allow", headers::allow(&call.route));
         }
-        match sdp {
-            Some(sdp) => ours.set_body("application/sdp", sdp),
-            None => ours.set_content_length(),
+        match (sdp, from) {
+            (Some(sdp), Some(from)) => {
+                Received::from(from).cross_to_response(Some(&sdp), &mut ours);
+            }
+            (Some(sdp), None) => ours.set_body("application/sdp", sdp),
+            (None, _) => ours.set_content_length(),
         }
         dialog.sent_response(&invitation.request, status);
         self.ledger.told_caller(call, status, now);

@@ -45,6 +45,15 @@ pub enum Phase {
     Ending,
 }
 
+/// What of one side's BYE the other's carries.
+#[derive(Debug, Clone)]
+pub struct Farewell {
+    /// Its headers.
+    pub headers: Headers,
+    /// Its body, where that crosses.
+    pub body: Vec<u8>,
+}
+
 /// One side of a call.
 #[derive(Debug, Clone)]
 pub struct Leg {
@@ -67,7 +76,7 @@ pub struct Leg {
     /// Its Reason.
     pub bye_reason: Option<String>,
     /// What else of the other side's BYE the BYE to this one carries.
-    pub farewell: Option<Box<Headers>>,
+    pub farewell: Option<Box<Farewell>>,
     /// Nothing more is expected of it.
     pub over: bool,
     /// What its peer is told of the transfer that it asked for.
@@ -374,6 +383,8 @@ pub struct Call {
     pub source: Option<std::net::IpAddr>,
     /// Which sides asked that their identity stays in the trust domain.
     pub private: [bool; 2],
+    /// It is a recording session between two others: that one side only receives is no hold.
+    pub passes_recording: bool,
 }
 
 impl Call {
@@ -429,6 +440,7 @@ impl Call {
             at_once: 1,
             source: None,
             private: [false; 2],
+            passes_recording: false,
         }
     }
 

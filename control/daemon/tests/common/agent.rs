@@ -376,6 +376,35 @@ impl Agent {
         let _ = self.endpoint.respond(now, invite.tx, response);
     }
 
+    /// Answers an INVITE with a body of any kind; these headers take the place of others of their name.
+    pub fn respond_body(
+        &mut self,
+        invite: &Received,
+        headers: &[(&str, &str)],
+        (kind, body): (&str, &str),
+        now: Instant,
+    ) {
+        if self.dialog.is_none() {
+            self.dialog = Dialog::uas(&invite.request, &self.tag, &self.contact()).ok();
+        }
+        let dialog = self.dialog.as_mut().unwrap();
+        let mut response = dialog.response(&invite.request, 200);
+        dialog.sent_response(&invite.request, 200);
+        for (name, value) in headers {
+            response.headers.set(name, value);
+        }
+        response.set_body(kind, body);
+        let _ = self.endpoint.respond(now, invite.tx, response);
+    }
+
+    /// BYE with a body.
+    pub fn bye_body(&mut self, (kind, body): (&str, &str), now: Instant) {
+        let mut bye = self.dialog.as_mut().unwrap().request(Method::Bye).unwrap();
+        bye.set_body(kind, body);
+        let target = self.target(super::US.parse().unwrap());
+        self.bye = self.endpoint.send_request(now, bye, &target).ok();
+    }
+
     pub fn receive(&mut self, path: Path, bytes: &[u8], now: Instant) {
         if self.deaf {
             return;

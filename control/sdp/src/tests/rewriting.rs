@@ -65,6 +65,7 @@ fn an_offer_comes_out_as_ours() {
         "a=fmtp:101 0-16",
         "a=ptime:20",
         "a=maxptime:60",
+        "a=label:1",
         "a=rtcp-mux",
         "a=sendrecv",
         "",

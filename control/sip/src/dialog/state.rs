@@ -281,6 +281,15 @@ impl Dialog {
         &self.contact
     }
 
+    /// Our Contact has this parameter too from now on (a feature tag, RFC 3840).
+    pub fn mark_contact(&mut self, parameter: &str) {
+        let parameters = self.contact.rsplit('>').next().unwrap_or_default();
+        if !parameters.split(';').any(|known| known == parameter) {
+            self.contact.push(';');
+            self.contact.push_str(parameter);
+        }
+    }
+
     /// Another Contact of ours from now on.
     pub fn set_contact(&mut self, contact: &Uri) {
         self.contact = format!("<{contact}>");

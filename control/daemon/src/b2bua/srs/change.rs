@@ -5,8 +5,9 @@ use trunkline_sip::dialog::DialogId;
 use trunkline_sip::message::{Method, Request};
 use trunkline_sip::transaction::{Path, ServerTx};
 
-use super::{ACCEPT, ALLOW, mark, refused_body, refused_sdp, unknown_options};
+use super::{ACCEPT, ALLOW, mark, refused_sdp, unknown_options};
 use crate::b2bua::B2bua;
+use crate::b2bua::bodies::refused_body;
 use crate::b2bua::invite::Refused;
 use crate::call::{Call, Phase};
 use crate::clock::Moment;

@@ -22,9 +22,9 @@ use trunkline_sinks::object::{CallState, Role};
 use trunkline_sip::dialog::SessionPolicy;
 use trunkline_sip::message::{Request, Response, Scheme};
 use trunkline_sip::transaction::{Path, ServerTx};
-use trunkline_siprec::multipart::MultipartError;
 use trunkline_sn3::facts::CallChange;
 
+use super::bodies::refused_body;
 use super::invite::Refused;
 use super::targets::Groups;
 use super::{B2bua, session};
@@ -45,18 +45,9 @@ const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE";
 const UNDERSTOOD: [&str; 2] = ["siprec", "timer"];
 
 /// A warning that says why in words.
-fn warning(why: &str) -> (&'static str, String) {
+pub(super) fn warning(why: &str) -> (&'static str, String) {
     let why: String = why.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
     ("Warning", format!("399 trunkline \"{why}\""))
-}
-
-/// How a body that cannot be taken apart is refused.
-fn refused_body(error: MultipartError) -> Refused {
-    let status = match error {
-        MultipartError::TooLong(_) => 413,
-        _ => 400,
-    };
-    (status, vec![warning(&error.to_string())])
 }
 
 fn refused_sdp(error: &SdpError) -> Refused {

@@ -135,9 +135,9 @@ impl B2bua {
 pub(in crate::b2bua) fn understood(method: &Method, option: &str) -> bool {
     let options: &[&str] = match method {
         Method::Refer => &["norefersub"],
-        Method::Invite => &["replaces", "timer", "100rel"],
-        Method::Update => &["timer"],
-        _ => &[],
+        Method::Invite => &["replaces", "timer", "100rel", "siprec"],
+        Method::Update => &["timer", "siprec"],
+        _ => &["siprec"],
     };
     options
         .iter()

@@ -16,7 +16,7 @@ mod reports;
 #[cfg(test)]
 mod tests;
 mod totals;
-mod translate;
+pub(crate) mod translate;
 mod unread;
 
 use std::collections::{HashMap, VecDeque};
@@ -31,7 +31,7 @@ use capture::Capture;
 use message::{Idle, WorkerConfig, WorkerEvent, WorkerQueues};
 use recordings::Recording;
 use reports::Reports;
-use translate::{continuity, link_side};
+use translate::worker_event;
 use unread::Unread;
 
 /// Packets that came together from which on it pays to fetch what they need, recorded or not.
@@ -396,49 +396,6 @@ impl<D: Device> Actions for Hands<'_, D> {
 
     #[cold]
     fn event(&mut self, event: Event) {
-        self.reports.tell(match event {
-            Event::EndpointLearned {
-                session,
-                media,
-                side,
-                rtcp,
-                address,
-            } => {
-                let side = link_side(side);
-                WorkerEvent::EndpointLearned {
-                    session,
-                    media,
-                    side,
-                    rtcp,
-                    address,
-                }
-            }
-            Event::SourceChanged {
-                session,
-                media,
-                side,
-                continuity: found,
-            } => WorkerEvent::SourceChanged {
-                session,
-                media,
-                side: link_side(side),
-                continuity: continuity(found),
-            },
-            Event::Digit {
-                session,
-                side,
-                event,
-                duration_ms,
-            } => WorkerEvent::Digit {
-                session,
-                side: link_side(side),
-                event,
-                duration_ms,
-            },
-            Event::MediaTimeout { session, side } => WorkerEvent::MediaTimeout {
-                session,
-                side: link_side(side),
-            },
-        });
+        self.reports.tell(worker_event(event));
     }
 }

@@ -118,6 +118,27 @@ pub enum Event {
         /// How long it lasted.
         duration_ms: u32,
     },
+    /// A side has heard what is played to it, once through or until it was ended.
+    Played {
+        /// Session.
+        session: u64,
+        /// m-line index.
+        media: u8,
+        /// Side that heard it.
+        to: Side,
+        /// Number that it was given.
+        play: u64,
+        /// First and last packet that carried it, ns.
+        from_ns: u64,
+        /// See `from_ns`.
+        to_ns: u64,
+        /// Packets that carried it.
+        packets: u32,
+        /// How much of it, µs.
+        played_us: u64,
+        /// All of it.
+        whole: bool,
+    },
     /// A side that should send has been silent for the media timeout. Told once a silence.
     MediaTimeout {
         /// Session.

@@ -39,6 +39,8 @@ pub struct Counters {
     pub mute_withheld: u64,
     /// Packets replaced by silence.
     pub muted: u64,
+    /// Packets that carried what we play.
+    pub played: u64,
     /// Copies sent by forks.
     pub forked: u64,
     /// Copies that forks held back, as the recorder takes nothing or not that payload type.

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 
 use trunkline_rtp::{Clock, TelephoneEvent};
 
-use crate::actions::{Actions, FrameKind, FrameMeta};
+use crate::actions::Actions;
 use crate::counters::Counters;
 use crate::engine::{Engine, NEVER};
-use crate::flow::{Flow, NO_TAP};
-use crate::fork;
-use crate::spec::{DigitSpec, EngineError, Side, TAIL_ROOM_BYTES};
+use crate::flow::Flow;
+use crate::ours::{self, HEADER_BYTES, Header};
+use crate::spec::{Codec, DigitSpec, EngineError, Side, TAIL_ROOM_BYTES};
 
 /// Time between two packets of an event.
 const STEP_NS: u64 = 20_000_000;
@@ -22,8 +22,6 @@ const PAUSE_NS: u64 = 40_000_000;
 const QUEUE_MAX: usize = 32;
 /// Power of an event, -dBm0.
 const VOLUME: u8 = 10;
-/// Bytes of a fixed RTP header.
-const HEADER_BYTES: usize = 12;
 const PACKET_BYTES: usize = HEADER_BYTES + TelephoneEvent::BYTES;
 
 /// What is being dialled towards one side.
@@ -32,8 +30,6 @@ pub(crate) struct Dialler {
     waiting: VecDeque<DigitSpec>,
     active: Option<Active>,
     due_ns: u64,
-    /// SSRC and last sequence number of a stream of our own, where the other side sends none.
-    own: Option<(u32, u16)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,14 +44,8 @@ struct Active {
     begun: bool,
 }
 
-/// Where in a stream the next packet stands.
-struct Position {
-    ssrc: u32,
-    sequence: u16,
-}
-
 impl Dialler {
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.active.is_none() && self.waiting.is_empty()
     }
 }
@@ -69,11 +59,7 @@ impl Engine {
         if digit.payload_type > 127 || digit.clock_hz == 0 || digit.event > 15 {
             return Err(EngineError::Invalid);
         }
-        let session = self.session(digit.session)?;
-        let index = *session
-            .flows
-            .get(usize::from(digit.media))
-            .ok_or(EngineError::NotFound)?;
+        let index = self.flow_index(digit.session, digit.media)?;
         let leg = self.flows[index as usize].leg(digit.to);
         let dialler = leg.dialler.get_or_insert_default();
         if dialler.waiting.len() >= QUEUE_MAX {
@@ -124,15 +110,7 @@ fn step(
                 begin(flow, to, digit, now_ns)
             }
         };
-        dialler.active = send(
-            flow,
-            to,
-            &mut dialler.own,
-            active,
-            now_ns,
-            counters,
-            actions,
-        );
+        dialler.active = send(flow, to, active, now_ns, counters, actions);
         // A clock that stood still is not made up for.
         let wait_ns = STEP_NS
             + if dialler.active.is_none() {
@@ -149,15 +127,11 @@ fn step(
 
 /// The event begins now, in the time of the stream that it goes into.
 fn begin(flow: &Flow, to: Side, digit: DigitSpec, now_ns: u64) -> Active {
-    let heard = flow.legs[to.other() as usize].streams.current();
-    let timestamp = heard.map_or_else(
-        || Clock::new(digit.clock_hz).ticks(now_ns) as u32,
-        |stream| stream.shown_timestamp(now_ns),
-    );
+    let heard = &flow.legs[to.other() as usize].streams;
     Active {
         digit,
         started_ns: now_ns,
-        timestamp,
+        timestamp: heard.timestamp_now(now_ns, Clock::new(digit.clock_hz)),
         earlier_ticks: 0,
         ends: 0,
         begun: false,
@@ -168,7 +142,6 @@ fn begin(flow: &Flow, to: Side, digit: DigitSpec, now_ns: u64) -> Active {
 fn send(
     flow: &mut Flow,
     to: Side,
-    own: &mut Option<(u32, u16)>,
     mut active: Active,
     now_ns: u64,
     counters: &mut Counters,
@@ -188,44 +161,28 @@ fn send(
         volume: VOLUME,
         duration: u16::try_from(ticks).unwrap_or(u16::MAX),
     };
-    let position = next_position(flow, to, own, digit.ssrc);
+    let header = Header {
+        position: flow.leg(to.other()).streams.put_in(digit.ssrc),
+        timestamp: active.timestamp,
+        payload_type: digit.payload_type,
+        marker: !active.begun,
+        codec: Codec::TelephoneEvent,
+    };
     let mut packet = [0; PACKET_BYTES + TAIL_ROOM_BYTES];
-    packet[0] = 0x80;
-    packet[1] = digit.payload_type | u8::from(!active.begun) << 7;
-    packet[2..4].copy_from_slice(&position.sequence.to_be_bytes());
-    packet[4..8].copy_from_slice(&active.timestamp.to_be_bytes());
-    packet[8..12].copy_from_slice(&position.ssrc.to_be_bytes());
     packet[HEADER_BYTES..PACKET_BYTES].copy_from_slice(&block.encode());
-    if flow.tap != NO_TAP {
-        capture(
-            flow,
-            to,
-            &position,
-            &active,
-            &packet[..PACKET_BYTES],
-            now_ns,
-            actions,
-        );
-    }
-    fork::inject(
-        &mut flow.forks,
-        to.other(),
-        &mut packet[..PACKET_BYTES],
+    ours::send(
+        flow,
+        to,
+        &header,
+        &mut packet,
+        PACKET_BYTES,
+        now_ns,
         counters,
         actions,
     );
-    let far = flow.leg(to);
-    match far.latch.destination().filter(|_| far.may_send) {
-        None => counters.not_sent += 1,
-        Some(destination) => match far.transform.seal(&mut packet, PACKET_BYTES) {
-            None => counters.transform_failed += 1,
-            Some(length) => {
-                counters.rtp_out += 1;
-                counters.rtp_bytes_out += length as u64;
-                actions.forward_copy(far.slots.rtp, destination, &packet[..length]);
-            }
-        },
-    }
+    let until = active.timestamp.wrapping_add(ticks as u32);
+    let heard = &mut flow.leg(to.other()).streams;
+    heard.put_in_until(until, now_ns + STEP_NS);
     active.begun = true;
     if segment_full {
         active.timestamp = active.timestamp.wrapping_add(u32::from(u16::MAX));
@@ -233,52 +190,4 @@ fn send(
     }
     active.ends += u8::from(ended);
     (active.ends < ENDS).then_some(active)
-}
-
-/// The number of the next packet of what `to` hears, taken.
-fn next_position(
-    flow: &mut Flow,
-    to: Side,
-    own: &mut Option<(u32, u16)>,
-    fresh_ssrc: u32,
-) -> Position {
-    if own.is_none()
-        && let Some((ssrc, sequence)) = flow.leg(to.other()).streams.put_in()
-    {
-        return Position { ssrc, sequence };
-    }
-    let (ssrc, sequence) = own.get_or_insert((fresh_ssrc, 0));
-    *sequence = sequence.wrapping_add(1);
-    Position {
-        ssrc: *ssrc,
-        sequence: *sequence,
-    }
-}
-
-/// The recording shows it beside what was received, as played by us.
-fn capture(
-    flow: &Flow,
-    to: Side,
-    position: &Position,
-    active: &Active,
-    packet: &[u8],
-    now_ns: u64,
-    actions: &mut impl Actions,
-) {
-    let frame = FrameMeta {
-        kind: FrameKind::Injected,
-        side: to.other(),
-        media: flow.media,
-        ssrc: position.ssrc,
-        sequence: position.sequence,
-        sequence_cycles: 0,
-        timestamp: active.timestamp,
-        payload_type: active.digit.payload_type,
-        marker: !active.begun,
-        duplicate: false,
-        late: false,
-        telephone_event: true,
-        at_ns: now_ns,
-    };
-    let _ = actions.capture(flow.tap, &frame, packet);
 }

@@ -1,7 +1,9 @@
 //! The engine's tables and the commands that change them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 
+use crate::actions::Event;
 use crate::admission::Changed;
 use crate::counters::Counters;
 use crate::flow::{Flow, NO_FLOW, Port, Session};
@@ -43,6 +45,10 @@ pub struct Engine {
     /// Indexes of the flows into which digits are dialled, and when the next packet of one is due.
     pub(crate) dialling: BTreeSet<u32>,
     pub(crate) dial_ns: u64,
+    /// When what is played is looked at: moment, flow, side that hears it.
+    pub(crate) plays: BinaryHeap<Reverse<(u64, u32, u8)>>,
+    /// What was heard of plays that commands have ended.
+    pub(crate) played: VecDeque<Event>,
 }
 
 impl Engine {
@@ -69,6 +75,8 @@ impl Engine {
             report_ns: NEVER,
             dialling: BTreeSet::new(),
             dial_ns: NEVER,
+            plays: BinaryHeap::new(),
+            played: VecDeque::new(),
         }
     }
 
@@ -194,12 +202,8 @@ impl Engine {
         if !valid {
             return Err(EngineError::Invalid);
         }
-        let session = self.session(spec.session)?;
-        let timeout_ns = session.media_timeout_ns;
-        let index = *session
-            .flows
-            .get(usize::from(spec.media))
-            .ok_or(EngineError::NotFound)?;
+        let timeout_ns = self.session(spec.session)?.media_timeout_ns;
+        let index = self.flow_index(spec.session, spec.media)?;
         let leg = self.flows[index as usize].leg(spec.side);
         leg.latch.update(now_ns, spec);
         self.admissions.note(leg.slots.rtp);
@@ -219,7 +223,9 @@ impl Engine {
         if let Some(continuity) = spec.restore.and_then(|restore| restore.continuity) {
             leg.streams.restore(continuity);
         }
-        if timeout_ns > 0 && leg.expect_media {
+        let expect_media = leg.expect_media;
+        self.flows[index as usize].note_altered();
+        if timeout_ns > 0 && expect_media {
             let due_ns = now_ns.saturating_add(timeout_ns);
             self.scan_ns = self.scan_ns.min(due_ns);
             // A pass that is under way may have gone by this session already.
@@ -241,6 +247,9 @@ impl Engine {
             .ok_or(EngineError::NotFound)?;
         self.free_sessions.push(owner);
         for index in session.flows {
+            for to in Side::BOTH {
+                self.end_play(index, to);
+            }
             let flow = &mut self.flows[index as usize];
             for leg in &mut flow.legs {
                 self.probations
@@ -259,6 +268,13 @@ impl Engine {
         self.sessions[owner as usize]
             .as_mut()
             .ok_or(EngineError::NotFound)
+    }
+
+    /// Index of the flow of an m-line.
+    pub(crate) fn flow_index(&self, session: u64, media: u8) -> Result<u32, EngineError> {
+        let flows = self.peek(session).map(|session| &session.flows);
+        let flow = flows.and_then(|flows| flows.get(usize::from(media)));
+        flow.copied().ok_or(EngineError::NotFound)
     }
 
     pub(crate) fn peek(&self, session: u64) -> Option<&Session> {

@@ -6,6 +6,7 @@ use crate::dial::Dialler;
 use crate::digits::DigitWatch;
 use crate::fork::Fork;
 use crate::latch::Latch;
+use crate::play::Player;
 use crate::rate::RateCap;
 use crate::spec::{MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SessionSpec, Side};
 use crate::stream::StreamTable;
@@ -50,6 +51,11 @@ pub(crate) struct Leg {
     pub(crate) last_source: Option<SocketAddr>,
     pub(crate) may_send: bool,
     pub(crate) mute: bool,
+    /// What it sends is not relayed as it is: it is muted, or the other side is played to.
+    pub(crate) altered: bool,
+    /// SSRC and timestamp, as the other side sees them, that packets of ours reach until; what it sends
+    /// next is shown behind that.
+    pub(crate) played_until: Option<(u32, u32)>,
     pub(crate) expect_media: bool,
     /// Since when it is expected to send.
     pub(crate) expect_since_ns: u64,
@@ -60,6 +66,8 @@ pub(crate) struct Leg {
     pub(crate) digits: DigitWatch,
     /// What we dial towards it.
     pub(crate) dialler: Option<Box<Dialler>>,
+    /// What we play to it.
+    pub(crate) player: Option<Box<Player>>,
 }
 
 impl Leg {
@@ -69,6 +77,8 @@ impl Leg {
             last_source: None,
             may_send: false,
             mute: false,
+            altered: false,
+            played_until: None,
             expect_media: false,
             expect_since_ns: 0,
             slots,
@@ -77,6 +87,7 @@ impl Leg {
             streams: StreamTable::new(),
             digits: DigitWatch::default(),
             dialler: None,
+            player: None,
         }
     }
 
@@ -136,6 +147,15 @@ impl Flow {
         match side {
             Side::Caller => (caller, callee),
             Side::Callee => (callee, caller),
+        }
+    }
+
+    /// Notes which sides' packets are not relayed as they are.
+    pub(crate) fn note_altered(&mut self) {
+        for side in Side::BOTH {
+            let (own, far) = self.pair(side);
+            let heard = far.player.as_ref().is_some_and(|one| one.is_heard());
+            own.altered = own.mute || heard || own.played_until.is_some();
         }
     }
 

@@ -13,14 +13,13 @@ use trunkline_rtp::{HeaderMut, RtpHeader};
 use crate::actions::Actions;
 use crate::counters::Counters;
 use crate::flow::Leg;
+use crate::ours::HEADER_BYTES;
 use crate::silence::silence;
 use crate::spec::{Codec, ForkState, ForkStats, PayloadSpec, Side};
 use crate::stream::Numbering;
 
 /// Bytes of a packet that silence may take the place of.
 const SILENCE_BYTES_MAX: usize = 2048;
-/// Bytes of a fixed RTP header.
-const HEADER_BYTES: usize = 12;
 
 /// One fork of one m-line.
 #[derive(Debug)]
@@ -237,11 +236,12 @@ pub(crate) fn copy(
 }
 
 /// Copies a packet of ours that goes into a side's stream: a recorder sees it in its place too, where it
-/// takes telephone-events of that side. The packet is as before when it returns.
+/// takes that codec of that side. The packet is as before when it returns.
 #[cold]
 pub(crate) fn inject(
     forks: &mut [Fork],
     side: Side,
+    codec: Codec,
     packet: &mut [u8],
     counters: &mut Counters,
     actions: &mut impl Actions,
@@ -251,7 +251,7 @@ pub(crate) fn inject(
     };
     for fork in forks {
         let way = &mut fork.ways[side as usize];
-        let takes = |one: &&PayloadSpec| one.codec == Codec::TelephoneEvent;
+        let takes = |one: &&PayloadSpec| one.codec == codec;
         let to_pt = match way.payloads.is_empty() {
             true => Some(payload_type & 0x7f),
             false => way.payloads.iter().find(takes).map(|one| one.to_pt),

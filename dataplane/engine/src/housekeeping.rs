@@ -1,4 +1,5 @@
-//! What the engine does by time: media timeouts, candidates that gave up, reports of forks, digits.
+//! What the engine does by time: media timeouts, candidates that gave up, reports of forks, digits,
+//! what is played.
 
 use crate::actions::{Actions, Event};
 use crate::engine::{Engine, NEVER};
@@ -24,6 +25,7 @@ impl Engine {
         if now_ns >= self.dial_ns {
             self.dial_due(now_ns, actions);
         }
+        self.play_due(now_ns, actions);
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` when there is nothing to watch.
@@ -31,6 +33,7 @@ impl Engine {
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let due_ns = self.scan_ns.min(self.probation_ns);
         let due_ns = due_ns.min(self.report_ns).min(self.dial_ns);
+        let due_ns = due_ns.min(self.play_ns());
         Some(due_ns).filter(|&deadline| deadline != NEVER)
     }
 

@@ -10,7 +10,7 @@
 //!            rate cap, open (transform), parse
 //!            statistics, tap (capture)     as received
 //!            forks (copies)                to recorders
-//!            mute, payload mapping, continuity, seal
+//!            mute, what we play, payload mapping, continuity, seal
 //!            forward out of the far side's slot to its endpoint
 //! ```
 #![forbid(unsafe_code)]
@@ -27,11 +27,14 @@ mod fork;
 mod forks;
 mod housekeeping;
 mod latch;
+mod ours;
 mod path;
+mod play;
 mod probation;
 mod rate;
 mod relay;
 mod silence;
+mod source;
 mod spec;
 mod stream;
 mod tap;
@@ -44,9 +47,10 @@ pub use admission::Admission;
 pub use counters::Counters;
 pub use engine::Engine;
 pub use rate::UNREAD_NS;
+pub use source::{Companding, Source};
 pub use spec::{
     Codec, Continuity, DROP_REASONS, DigitSpec, DropReason, EngineError, FORKS_MAX, ForkState,
     ForkStats, LegFlags, LegRestore, LegSpec, Limits, MEDIA_MAX, MediaKind, MediaSpec,
-    PAYLOADS_MAX, PayloadSpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec, Side, StreamReceipt,
-    StreamStats, TAIL_ROOM_BYTES,
+    PAYLOADS_MAX, PayloadSpec, PlayMode, PlaySpec, PortSlots, SSRCS_MAX, STREAMS_MAX, SessionSpec,
+    Side, StreamReceipt, StreamStats, TAIL_ROOM_BYTES, Voice,
 };

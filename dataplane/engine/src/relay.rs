@@ -10,7 +10,7 @@ use crate::actions::{Actions, Captured, Event, FrameKind, FrameMeta};
 use crate::counters::Counters;
 use crate::flow::{Flow, Leg, NO_TAP, Session};
 use crate::fork;
-use crate::silence::silence;
+use crate::play::{self, Passing, alter};
 use crate::spec::{Codec, Continuity, DropReason, MediaKind, Side};
 use crate::stream::{Placed, Stream, StreamTable};
 use crate::tap::{Heard, Origin, Tap};
@@ -56,6 +56,26 @@ impl Place {
             media,
             kind,
             side,
+        }
+    }
+
+    /// Inlined, so that a place stays in registers where nothing is played.
+    #[inline(always)]
+    fn passing<'a>(
+        &self,
+        at_ns: u64,
+        header: &'a RtpHeader,
+        index: usize,
+        length: usize,
+    ) -> Passing<'a> {
+        Passing {
+            flow: (self.session, self.media),
+            side: self.side,
+            tap: self.tap,
+            at_ns,
+            header,
+            index,
+            length,
         }
     }
 }
@@ -112,7 +132,17 @@ impl<A: Actions> Relay<'_, A> {
             self.copy_to_forks(flow, side, at_ns, header, placed.index, buffer, length);
         }
         let (own, far) = flow.pair(side);
-        self.forward_rtp(own, far, header, placed.index, buffer, length, egress);
+        self.forward_rtp(
+            &place,
+            own,
+            far,
+            at_ns,
+            header,
+            placed.index,
+            buffer,
+            length,
+            egress,
+        );
     }
 
     /// Copies to recorders, before mute and mapping.
@@ -148,8 +178,10 @@ impl<A: Actions> Relay<'_, A> {
     #[inline]
     fn forward_rtp(
         &mut self,
+        place: &Place,
         own: &mut Leg,
         far: &mut Leg,
+        at_ns: u64,
         header: &RtpHeader,
         index: usize,
         buffer: &mut [u8],
@@ -165,17 +197,14 @@ impl<A: Actions> Relay<'_, A> {
             self.counters.not_sent += 1;
             return;
         };
-        if own.mute {
-            match silence(payload.codec, buffer, header, length) {
-                Some(muted) => length = muted,
-                None => {
-                    self.counters.mute_withheld += 1;
-                    return;
-                }
-            }
-            self.counters.muted += 1;
+        let mut plays = false;
+        if own.altered {
+            let passing = place.passing(at_ns, header, index, length);
+            let altered = alter(&passing, own, far, buffer, self.counters, self.actions);
+            let Some(altered) = altered else { return };
+            (length, plays) = altered;
         }
-        let numbering = stream.numbering;
+        let numbering = own.streams.at(index).numbering;
         if (payload.to_pt != header.payload_type || numbering.changed)
             && let Some(mut out) = HeaderMut::of(buffer)
         {
@@ -183,6 +212,11 @@ impl<A: Actions> Relay<'_, A> {
             out.set_ssrc(numbering.ssrc);
             out.set_sequence(header.sequence.wrapping_add(numbering.sequence_offset));
             out.set_timestamp(header.timestamp.wrapping_add(numbering.timestamp_offset));
+        }
+        if plays {
+            let passing = place.passing(at_ns, header, index, length);
+            let shown = play::shown(&passing, own.streams.at(index));
+            play::capture(&passing, &shown, &buffer[..length], self.actions);
         }
         let Some(length) = far.transform.seal(buffer, length) else {
             self.counters.transform_failed += 1;

@@ -4,6 +4,8 @@ use trunkline_rtp::{HeaderMut, RtpHeader};
 
 use crate::spec::Codec;
 
+/// The unit in which frames of Opus are measured, µs.
+pub(crate) const OPUS_UNIT_US: u64 = 2_500;
 /// Frame sizes of Opus CELT-only configurations 28 to 31 (RFC 6716 table 2), in units of 2.5 ms.
 const OPUS_CELT_UNITS: [usize; 4] = [1, 2, 4, 8];
 /// A CELT frame whose silence flag is set.
@@ -21,21 +23,29 @@ pub(crate) fn silence(
     if range.is_empty() {
         return Some(length);
     }
-    let fill = match codec {
-        Codec::Pcmu => 0xff,
-        Codec::Pcma => 0xd5,
-        Codec::L16 => 0x00,
-        Codec::G722 => G722_SILENCE,
-        Codec::ComfortNoise => return replace(buffer, header, &[0x7f]),
+    match codec {
+        Codec::ComfortNoise => replace(buffer, header, &[0x7f]),
         Codec::Opus => {
             let mut packet = [0; 2 + 2 * 48];
             let bytes = opus_silence(&buffer[range], &mut packet)?;
-            return replace(buffer, header, &packet[..bytes]);
+            replace(buffer, header, &packet[..bytes])
         }
-        Codec::TelephoneEvent | Codec::Other => return None,
-    };
-    buffer[range].fill(fill);
-    Some(length)
+        _ => {
+            buffer[range].fill(octet_of(codec)?);
+            Some(length)
+        }
+    }
+}
+
+/// The octet that a payload of silence is made of, where there is such.
+pub(crate) fn octet_of(codec: Codec) -> Option<u8> {
+    match codec {
+        Codec::Pcmu => Some(0xff),
+        Codec::Pcma => Some(0xd5),
+        Codec::L16 => Some(0x00),
+        Codec::G722 => Some(G722_SILENCE),
+        Codec::ComfortNoise | Codec::Opus | Codec::TelephoneEvent | Codec::Other => None,
+    }
 }
 
 /// Smallest differences in both sub-bands (ITU-T G.722, tables 7 and 8): whatever went before, a
@@ -75,7 +85,7 @@ fn opus_silence(payload: &[u8], out: &mut [u8; 2 + 2 * 48]) -> Option<usize> {
 }
 
 /// Duration of an Opus packet in units of 2.5 ms, at most 120 ms.
-fn opus_units(payload: &[u8]) -> Option<usize> {
+pub(crate) fn opus_units(payload: &[u8]) -> Option<usize> {
     let toc = *payload.first()?;
     let configuration = usize::from(toc >> 3);
     let frame_units = match configuration {

@@ -1,6 +1,9 @@
 //! What the engine is told of sessions, and what it tells of streams.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::source::Source;
 
 /// m-lines of one session.
 pub const MEDIA_MAX: usize = 4;
@@ -293,6 +296,47 @@ pub struct DigitSpec {
     pub duration_ms: u16,
     /// SSRC to use where the other side sends nothing that it could be put into.
     pub ssrc: u32,
+}
+
+/// How what is played stands to what the other side sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlayMode {
+    /// In its place.
+    Insert,
+    /// Added to it where that is G.711, else in its place.
+    Mix,
+}
+
+/// What is to be played in one codec.
+#[derive(Debug, Clone)]
+pub struct Voice {
+    /// Payload type by which the side takes that codec, 0..=127.
+    pub payload_type: u8,
+    /// The sound.
+    pub source: Arc<Source>,
+}
+
+/// Something to be played to a side.
+#[derive(Debug, Clone)]
+pub struct PlaySpec {
+    /// Session.
+    pub session: u64,
+    /// m-line index.
+    pub media: u8,
+    /// Side that is to hear it.
+    pub to: Side,
+    /// The caller's number for it, told with what was heard.
+    pub play: u64,
+    /// How it stands to what the other side sends.
+    pub mode: PlayMode,
+    /// From one beginning to the next; 0 = once.
+    pub every_ns: u64,
+    /// Time of a packet where the other side sends none, 5,000 to 120,000 µs.
+    pub packet_us: u32,
+    /// SSRC to use where the other side has sent nothing yet.
+    pub ssrc: u32,
+    /// The sound, by codec; the first where the other side's is not known. One to four.
+    pub voices: Vec<Voice>,
 }
 
 /// What a fork has sent of one side of one m-line.

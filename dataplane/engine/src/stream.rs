@@ -65,6 +65,16 @@ impl Numbering {
         }
     }
 
+    /// As it is told of a stream that is received as `ssrc_in`.
+    pub(crate) fn continuity(&self, ssrc_in: u32) -> Continuity {
+        Continuity {
+            ssrc_in,
+            ssrc_out: self.ssrc,
+            sequence_offset: self.sequence_offset,
+            timestamp_offset: self.timestamp_offset,
+        }
+    }
+
     fn restored(continuity: &Continuity) -> Self {
         Self {
             ssrc: continuity.ssrc_out,
@@ -73,6 +83,34 @@ impl Numbering {
             extended_offset: u32::from(continuity.sequence_offset),
             changed: true,
         }
+    }
+}
+
+impl Ours {
+    /// The numbering that makes `header` the next packet of what the far end knows as ours.
+    fn continued_as(&self, now_ns: u64, clock: Clock, header: &RtpHeader) -> Numbering {
+        let waited_ns = now_ns.saturating_sub(self.next_ns);
+        let timestamp = self
+            .next_timestamp
+            .wrapping_add(clock.ticks(waited_ns) as u32);
+        let next = u32::from(self.sequence).wrapping_add(1);
+        let extended_offset = next.wrapping_sub(u32::from(header.sequence));
+        Numbering {
+            ssrc: self.ssrc,
+            sequence_offset: extended_offset as u16,
+            timestamp_offset: timestamp.wrapping_sub(header.timestamp),
+            extended_offset,
+            changed: true,
+        }
+    }
+}
+
+/// The later of two timestamps.
+pub(crate) fn later(one: u32, other: u32) -> u32 {
+    if one.wrapping_sub(other) < 1 << 31 {
+        one
+    } else {
+        other
     }
 }
 
@@ -245,6 +283,22 @@ impl Stream {
             .wrapping_add(self.payload.clock.ticks(elapsed_ns) as u32)
     }
 
+    /// Whether nothing of a later time was received.
+    pub(crate) fn is_newest(&self, header: &RtpHeader) -> bool {
+        self.timestamp == header.timestamp
+    }
+
+    /// Shows what is received from here on as late enough that `header` is not before `timestamp`.
+    pub(crate) fn not_before(&mut self, timestamp: u32, header: &RtpHeader) {
+        let numbering = &mut self.numbering;
+        let shown = header.timestamp.wrapping_add(numbering.timestamp_offset);
+        let missing = later(shown, timestamp).wrapping_sub(shown);
+        if missing > 0 {
+            numbering.timestamp_offset = numbering.timestamp_offset.wrapping_add(missing);
+            numbering.changed = true;
+        }
+    }
+
     fn find_payload(&mut self, payloads: &[PayloadSpec], payload_type: u8) {
         let found = Payload::find(payloads, payload_type);
         if found.clock != self.payload.clock {
@@ -289,6 +343,25 @@ pub(crate) struct StreamTable {
     restored: Option<Continuity>,
     /// The stream that gave way last.
     replaced: Option<Replaced>,
+    /// What we sent in the side's place before it sent anything.
+    ours: Option<Ours>,
+}
+
+/// A stream of ours, as the far end sees it.
+#[derive(Debug, Clone, Copy)]
+struct Ours {
+    ssrc: u32,
+    sequence: u16,
+    /// Timestamp of what comes next, and when that is due.
+    next_timestamp: u32,
+    next_ns: u64,
+}
+
+/// Where a packet of ours stands in the stream that the far end hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u16,
 }
 
 impl StreamTable {
@@ -300,6 +373,7 @@ impl StreamTable {
             source_changed: false,
             restored: None,
             replaced: None,
+            ours: None,
         }
     }
 
@@ -332,18 +406,47 @@ impl StreamTable {
     }
 
     /// Takes the next number of the current stream for a packet of ours: what is received after it is
-    /// counted on. Gives the SSRC and the number, as the far end sees them; `None` = nothing was heard.
-    pub(crate) fn put_in(&mut self) -> Option<(u32, u16)> {
-        let stream = self.streams.get_mut(self.current)?;
-        let numbering = &mut stream.numbering;
-        numbering.sequence_offset = numbering.sequence_offset.wrapping_add(1);
-        numbering.extended_offset = numbering.extended_offset.wrapping_add(1);
-        numbering.changed = true;
-        let highest = stream.tracker.highest() as u16;
-        Some((
-            numbering.ssrc,
-            highest.wrapping_add(numbering.sequence_offset),
-        ))
+    /// counted on. Where nothing was heard yet a stream of ours begins, as `fresh_ssrc`, which the first
+    /// that is heard continues.
+    pub(crate) fn put_in(&mut self, fresh_ssrc: u32) -> Position {
+        if let Some(stream) = self.streams.get_mut(self.current) {
+            let numbering = &mut stream.numbering;
+            numbering.sequence_offset = numbering.sequence_offset.wrapping_add(1);
+            numbering.extended_offset = numbering.extended_offset.wrapping_add(1);
+            numbering.changed = true;
+            let highest = stream.tracker.highest() as u16;
+            return Position {
+                ssrc: numbering.ssrc,
+                sequence: highest.wrapping_add(numbering.sequence_offset),
+            };
+        }
+        let ours = self.ours.get_or_insert(Ours {
+            ssrc: fresh_ssrc,
+            sequence: 0,
+            next_timestamp: 0,
+            next_ns: 0,
+        });
+        ours.sequence = ours.sequence.wrapping_add(1);
+        Position {
+            ssrc: ours.ssrc,
+            sequence: ours.sequence,
+        }
+    }
+
+    /// The timestamp of a packet of ours that leaves now and is the first of what it says.
+    pub(crate) fn timestamp_now(&self, now_ns: u64, clock: Clock) -> u32 {
+        match (self.current(), self.ours) {
+            (Some(stream), _) => stream.shown_timestamp(now_ns),
+            (None, Some(ours)) => later(clock.ticks(now_ns) as u32, ours.next_timestamp),
+            (None, None) => clock.ticks(now_ns) as u32,
+        }
+    }
+
+    /// What we sent last reaches until this timestamp and moment.
+    pub(crate) fn put_in_until(&mut self, next_timestamp: u32, next_ns: u64) {
+        if let Some(ours) = &mut self.ours {
+            (ours.next_timestamp, ours.next_ns) = (next_timestamp, next_ns);
+        }
     }
 
     /// Packets come from another source from here on.
@@ -387,7 +490,7 @@ impl StreamTable {
             .get(self.current)
             .is_some_and(|stream| stream.ssrc == header.ssrc);
         if !same || self.source_changed {
-            self.find_or_make(now_ns, header, &mut placed);
+            self.find_or_make(now_ns, header, payloads, &mut placed);
         }
         let stream = &mut self.streams[placed.index];
         if stream.payload_type != header.payload_type {
@@ -398,7 +501,13 @@ impl StreamTable {
     }
 
     #[cold]
-    fn find_or_make(&mut self, now_ns: u64, header: &RtpHeader, placed: &mut Placed) {
+    fn find_or_make(
+        &mut self,
+        now_ns: u64,
+        header: &RtpHeader,
+        payloads: &[PayloadSpec],
+        placed: &mut Placed,
+    ) {
         if std::mem::take(&mut self.source_changed) {
             return self.continue_current(now_ns, header, placed);
         }
@@ -408,8 +517,15 @@ impl StreamTable {
             .position(|s| s.ssrc == header.ssrc && !s.retired);
         placed.index = known.unwrap_or_else(|| {
             placed.first = true;
-            let numbering = match &self.restored {
-                Some(continuity) if continuity.ssrc_in == header.ssrc => {
+            let ours = self.ours.take().filter(|_| self.streams.is_empty());
+            let numbering = match (ours, &self.restored) {
+                (Some(ours), _) => {
+                    let clock = Payload::find(payloads, header.payload_type).clock;
+                    let numbering = ours.continued_as(now_ns, clock, header);
+                    placed.changed = Some(numbering.continuity(header.ssrc));
+                    numbering
+                }
+                (None, Some(continuity)) if continuity.ssrc_in == header.ssrc => {
                     Numbering::restored(continuity)
                 }
                 _ => Numbering::unchanged(header.ssrc),
@@ -431,12 +547,7 @@ impl StreamTable {
             stream.retired = true;
         }
         placed.first = true;
-        placed.changed = Some(Continuity {
-            ssrc_in: header.ssrc,
-            ssrc_out: numbering.ssrc,
-            sequence_offset: numbering.sequence_offset,
-            timestamp_offset: numbering.timestamp_offset,
-        });
+        placed.changed = Some(numbering.continuity(header.ssrc));
         placed.index = self.insert(Stream::new(now_ns, header, numbering), placed);
         self.current = placed.index;
     }

@@ -98,6 +98,8 @@ counters! {
         MuteWithheld = "mute_withheld",
         /// Packets muted.
         Muted = "muted",
+        /// Packets that carried an announcement or a tone of ours.
+        Played = "played",
         /// Copies sent to recorders.
         Forked = "forked",
         /// Copies held back: the recorder takes nothing, or not that payload type.

@@ -14,6 +14,18 @@ pub const FORK_STREAMS_MAX: usize = 2 * MEDIA_MAX;
 pub const RECORD_BYTES_MAX: usize = 8 * 1024;
 /// One fact (JSON); it is split over frames of at most 4,000 bytes.
 pub const FACT_BYTES_MAX: usize = 12 * 1024;
+/// Frames of one piece of a source, their lengths included.
+pub const SOURCE_PIECE_BYTES_MAX: usize = 12 * 1024;
+/// One frame of a source.
+pub const SOURCE_FRAME_BYTES_MAX: usize = 1_280;
+/// Frames of one source: two minutes of 10 ms.
+pub const SOURCE_FRAMES_MAX: usize = 12_000;
+/// Bytes of one source, and of all sources of a dataplane.
+pub const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// See [`SOURCE_BYTES_MAX`].
+pub const SOURCES_BYTES_MAX: usize = 32 << 20;
+/// Sources of which one play may choose by codec.
+pub const VOICES_MAX: usize = 4;
 /// One message on a ring, header included.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of the command ring and of the event ring, powers of two.
@@ -35,5 +47,7 @@ pub const ORPHAN_SILENCE_S: u64 = 60;
 
 const _: () = assert!(RECORD_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(FACT_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX);
+const _: () = assert!(SOURCE_PIECE_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX);
+const _: () = assert!(SOURCE_FRAME_BYTES_MAX + 2 <= SOURCE_PIECE_BYTES_MAX);
 const _: () = assert!(STREAMS_MAX * 160 + 1024 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(COMMAND_RING_BYTES.is_power_of_two() && EVENT_RING_BYTES.is_power_of_two());

@@ -226,6 +226,76 @@ pub struct DigitSend {
     pub ssrc: u32,
 }
 
+/// A piece of prepared sound, which is kept until its dataplane ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceLoad {
+    /// Its number, chosen by control: another sound, another number.
+    pub source: u64,
+    /// Codec: G.711, G.722 or Opus.
+    pub codec: CodecId,
+    /// RTP clock rate in Hz.
+    pub clock_hz: u32,
+    /// Time of one frame, µs.
+    pub frame_us: u32,
+    /// Frames of the whole sound, at most [`crate::limits::SOURCE_FRAMES_MAX`].
+    pub frames_total: u32,
+    /// Index of the first frame of this piece; pieces come in order, the first begins anew.
+    pub first: u32,
+    /// Payloads of G.711 or G.722, or Opus packets of one frame each, all of one configuration.
+    pub frames: Vec<Vec<u8>>,
+}
+
+impl SourceLoad {
+    /// Bytes of its frames, their lengths included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.frames.iter().map(|frame| frame.len() + 2).sum()
+    }
+}
+
+/// How what is played stands to what the other side sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PlayMode {
+    /// In its place.
+    Insert = 0,
+    /// Added to it where that is G.711, else in its place.
+    Mix = 1,
+}
+
+/// The sound of a play in one codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlayVoice {
+    /// Source, which must have been loaded.
+    pub source: u64,
+    /// Payload type by which the side takes its codec, 0..=127.
+    pub pt: u8,
+}
+
+/// An announcement or a tone that a side is to hear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlayStart {
+    /// Session.
+    pub session: u64,
+    /// m-line index.
+    pub media: u8,
+    /// Side that is to hear it.
+    pub to: Side,
+    /// Control's number for it, told with what was heard.
+    pub play: u64,
+    /// How it stands to what the other side sends.
+    pub mode: PlayMode,
+    /// From one beginning to the next; 0 = once.
+    pub every_ms: u32,
+    /// Time of a packet where the other side sends none, 5 to 120 ms.
+    pub packet_ms: u16,
+    /// SSRC to use where the other side has sent nothing yet.
+    pub ssrc: u32,
+    /// The sound by codec, one to [`crate::limits::VOICES_MAX`]; the first where the other side sends
+    /// nothing.
+    pub voices: Vec<PlayVoice>,
+}
+
 /// Commands from control.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -270,6 +340,16 @@ pub enum Command {
     /// Dial a digit towards a side, after those that were given before. Answer: `Done` once it waits
     /// for its turn; `NoCapacity` when too many do.
     DigitSend(DigitSend),
+    /// Take in a piece of prepared sound. A source that is there whole already stays as it is. Answer:
+    /// `Done`; `NoCapacity` when there is no room for it, `Invalid` when it does not fit what came
+    /// before, or is no sound that is played.
+    SourceLoad(SourceLoad),
+    /// Play to a side, in place of what was played before; the same `play` again goes on where it is,
+    /// by the voices that are given now. Answer: `Done`; `NotFound` also for a source that is not there
+    /// whole. What was heard is told by `Played`.
+    PlayStart(PlayStart),
+    /// End what is played to a side. Answer: `Done`, after the last `Played`.
+    PlayStop { session: u64, media: u8, to: Side },
     /// Send a `SnapshotSession` for every live session, then `SnapshotEnd`.
     Snapshot,
     /// Stop accepting `SessionOpen` for new sessions.
@@ -538,6 +618,24 @@ pub enum Event {
         target: u64,
         heard_ns: u64,
         streams: Vec<ForkStream>,
+    },
+    /// A side has heard what is played to it: all of it, or until it was ended. Told for each time that
+    /// it is repeated.
+    Played {
+        session: u64,
+        media: u8,
+        to: Side,
+        play: u64,
+        /// First and last packet that carried it, CLOCK_MONOTONIC ns.
+        from_mono_ns: u64,
+        /// See `from_mono_ns`.
+        to_mono_ns: u64,
+        /// Packets that carried it.
+        packets: u32,
+        /// How much of it.
+        played_ms: u32,
+        /// All of it.
+        whole: bool,
     },
     /// A condition began or ended.
     Alarm { code: AlarmCode, active: bool },

@@ -1,6 +1,7 @@
 //! `sn3 info`.
 
 use crate::Outcome;
+use crate::played::{Played, played};
 use crate::source::{Opened, Source, complain};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -73,6 +74,7 @@ fn as_json(file: &str, capture: &Capture, plan: &Plan) -> Value {
         })).collect::<Vec<_>>(),
         "streams": plan.streams().iter().map(stream_json).collect::<Vec<_>>(),
         "dtmf": plan.events().iter().map(event_json).collect::<Vec<_>>(),
+        "played": played(capture).iter().map(Played::as_json).collect::<Vec<_>>(),
         "notes": plan.notes(),
         "damages": capture.damages().iter().map(|damage| json!({
             "file": damage.path.display().to_string(),
@@ -83,7 +85,7 @@ fn as_json(file: &str, capture: &Capture, plan: &Plan) -> Value {
     })
 }
 
-fn side_name(side: u8) -> &'static str {
+pub(crate) fn side_name(side: u8) -> &'static str {
     if side == 0 { "caller" } else { "callee" }
 }
 
@@ -172,6 +174,9 @@ fn print(capture: &Capture, plan: &Plan) {
             event.start_ms as f64 / 1e3,
             event.duration_ms,
         );
+    }
+    for one in played(capture) {
+        say!("{}", one.as_text());
     }
     for note in plan.notes() {
         say!("note       {note}");

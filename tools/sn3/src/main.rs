@@ -14,6 +14,7 @@ mod listing;
 mod output;
 mod part;
 mod pcap;
+mod played;
 mod plot;
 mod query;
 mod source;

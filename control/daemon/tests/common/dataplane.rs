@@ -193,7 +193,12 @@ impl Dataplane {
             Command::RecordingPause { .. } => Some(RecordingPhase::Paused),
             Command::RecordingResume { .. } => Some(RecordingPhase::Running),
             Command::RecordingStop { .. } => Some(RecordingPhase::Stopped),
-            Command::RecordingFact { .. } | Command::DigitSend(_) | Command::Drain => None,
+            Command::RecordingFact { .. }
+            | Command::DigitSend(_)
+            | Command::SourceLoad(_)
+            | Command::PlayStart(_)
+            | Command::PlayStop { .. }
+            | Command::Drain => None,
             Command::RecordingFinish { session, recording } => {
                 events.push(Event::Done { request });
                 let told = if self.holds_closed {

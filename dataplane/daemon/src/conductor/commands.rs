@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use trunkline_link::attach::Incoming;
 use trunkline_link::counters::ConductorCounter;
-use trunkline_link::message::{Command, FailReason, LegUpdate, RecordingPhase, RecordingStart};
+use trunkline_link::message::{
+    Command, FailReason, LegUpdate, PlayStart, RecordingPhase, RecordingStart,
+};
 use trunkline_link::monotonic_ns;
 use trunkline_sn3::record::ClockTriple;
 
@@ -92,6 +94,23 @@ impl Conductor {
             Command::DigitSend(digit) => self.live_session(digit.session).map(|worker| {
                 let request = self.ask(Some(reply), Wanted::Plain, now_ns);
                 self.workers[worker].send(WorkerCommand::Dial { request, digit });
+            }),
+            Command::SourceLoad(piece) => {
+                let loaded = self.sources.load(piece);
+                if loaded.is_ok() {
+                    self.done(Some(reply), now_ns);
+                }
+                loaded
+            }
+            Command::PlayStart(start) => self.start_play(reply, start, now_ns),
+            Command::PlayStop { session, media, to } => self.live_session(session).map(|worker| {
+                let request = self.ask(Some(reply), Wanted::Plain, now_ns);
+                self.workers[worker].send(WorkerCommand::PlayStop {
+                    request,
+                    session,
+                    media,
+                    to,
+                });
             }),
             Command::ForkStart { session, target } => {
                 self.fork(reply, session, target, now_ns, |request| {
@@ -246,6 +265,24 @@ impl Conductor {
         }
         let request = self.ask(Some(reply), Wanted::Plain, now_ns);
         self.workers[worker].send(command(request));
+        Ok(())
+    }
+
+    /// Hands prepared sounds to the worker of a session that is to play them.
+    fn start_play(
+        &mut self,
+        reply: ReplyTo,
+        start: PlayStart,
+        now_ns: u64,
+    ) -> Result<(), FailReason> {
+        let worker = self.live_session(start.session)?;
+        let sources = self.sources.of(&start).ok_or(FailReason::NotFound)?;
+        let request = self.ask(Some(reply), Wanted::Plain, now_ns);
+        self.workers[worker].send(WorkerCommand::Play {
+            request,
+            start: Box::new(start),
+            sources,
+        });
         Ok(())
     }
 

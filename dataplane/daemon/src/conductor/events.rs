@@ -91,6 +91,30 @@ impl Conductor {
                 };
                 self.tell(digit, now_ns);
             }
+            WorkerEvent::Played {
+                session,
+                media,
+                to,
+                play,
+                from_ns,
+                to_ns,
+                packets,
+                played_ms,
+                whole,
+            } => {
+                let played = Event::Played {
+                    session,
+                    media,
+                    to,
+                    play,
+                    from_mono_ns: from_ns,
+                    to_mono_ns: to_ns,
+                    packets,
+                    played_ms,
+                    whole,
+                };
+                self.tell(played, now_ns);
+            }
             WorkerEvent::MediaTimeout { session, side } => {
                 self.tell(Event::MediaTimeout { session, side }, now_ns);
             }

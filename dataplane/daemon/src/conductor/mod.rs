@@ -7,6 +7,7 @@
 //!                                              ^-------- RecorderNotice <- recorder
 //! ```
 //! Its files: `run` the loop, `commands` what control asks, `open` sessions and their ports,
+//! `sources` what is played to parties,
 //! `events` what workers and recorder report, `snapshot` what a new control is told, `housekeeping`
 //! what happens by the clock.
 
@@ -20,6 +21,7 @@ mod recordings;
 mod run;
 mod session;
 mod snapshot;
+mod sources;
 mod worker_seat;
 
 pub use run::StopSignal;
@@ -42,6 +44,7 @@ use pending::{Pending, ReplyTo, Wanted};
 use recordings::Recordings;
 use session::Session;
 use snapshot::Snapshot;
+use sources::Sources;
 use worker_seat::{PairKey, WorkerSeat};
 
 /// The recorder as the conductor sees it.
@@ -103,6 +106,7 @@ pub struct Conductor {
     timing: Timing,
     sessions: HashMap<u64, Session>,
     recordings: Recordings,
+    sources: Sources,
     openings: Vec<Opening>,
     pending: Pending,
     /// Pairs of which one of the two sockets is closed.
@@ -147,6 +151,7 @@ impl Conductor {
             timing: parts.timing,
             sessions: HashMap::new(),
             recordings: Recordings::new(),
+            sources: Sources::default(),
             openings: Vec::new(),
             pending: Pending::default(),
             half_closed: HashMap::new(),

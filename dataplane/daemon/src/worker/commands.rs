@@ -9,7 +9,7 @@ use trunkline_link::message::{FailReason, LegUpdate};
 use super::message::{
     MediaInstall, PortSocket, SessionInstall, SocketInstall, WorkerCommand, WorkerEvent,
 };
-use super::translate::{digit_spec, fail_reason, leg, media_kind};
+use super::translate::{digit_spec, fail_reason, leg, media_kind, play_spec, side, worker_event};
 use super::{Session, Worker};
 
 impl<D: Device> Worker<D> {
@@ -80,6 +80,25 @@ impl<D: Device> Worker<D> {
                 let dialled = self.engine.dial(now_ns, &digit_spec(&digit));
                 self.answer(request, dialled.map_err(fail_reason));
             }
+            WorkerCommand::Play {
+                request,
+                start,
+                sources,
+            } => {
+                let playing = self.engine.play(now_ns, &play_spec(&start, &sources));
+                self.tell_played();
+                self.answer(request, playing.map_err(fail_reason));
+            }
+            WorkerCommand::PlayStop {
+                request,
+                session,
+                media,
+                to,
+            } => {
+                let stopped = self.engine.stop_play(session, media, side(to));
+                self.tell_played();
+                self.answer(request, stopped.map_err(fail_reason));
+            }
             WorkerCommand::ForkStart {
                 request,
                 session,
@@ -120,6 +139,13 @@ impl<D: Device> Worker<D> {
             Ok(()) => WorkerEvent::Done { request },
             Err(reason) => WorkerEvent::Failed { request, reason },
         });
+    }
+
+    /// Tells what was heard of plays that a command has ended.
+    fn tell_played(&mut self) {
+        while let Some(event) = self.engine.poll_played() {
+            self.reports.tell(worker_event(event));
+        }
     }
 
     fn on_add_session(&mut self, now_ns: u64, install: SessionInstall) -> Result<(), FailReason> {
@@ -224,6 +250,7 @@ impl<D: Device> Worker<D> {
         }
         self.tell_forks_of(session);
         self.engine.remove_session(session).map_err(fail_reason)?;
+        self.tell_played();
         if let Some(session) = self.sessions.remove(&session) {
             for ports in session.media.iter().flat_map(|media| media.slots) {
                 self.remove_slots(&[ports.rtp, ports.rtcp]);

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use trunkline_engine::Source;
 use trunkline_link::doorbell::Doorbell;
 use trunkline_link::message::{
     Continuity, DigitSend, FactKind, FailReason, ForkState, ForkStream, LegUpdate, MediaKind,
-    RecordingPhase, Side, StreamReceipt,
+    PlayStart, RecordingPhase, Side, StreamReceipt,
 };
 use trunkline_sn3::record::ClockTriple;
 
@@ -144,6 +145,19 @@ pub enum WorkerCommand {
     RecordingFinish { request: u64, recording: u64 },
     /// Dial a digit towards a side. Answer: `Done` once it waits for its turn.
     Dial { request: u64, digit: DigitSend },
+    /// Play to a side, by prepared sounds in the order of its voices. Answer: `Done`.
+    Play {
+        request: u64,
+        start: Box<PlayStart>,
+        sources: Vec<Arc<Source>>,
+    },
+    /// End what is played to a side. Answer: `Done`, after the last `Played`.
+    PlayStop {
+        request: u64,
+        session: u64,
+        media: u8,
+        to: Side,
+    },
     /// Start a fork, or tell one of new m-lines. `unix_offset_ns`: CLOCK_REALTIME minus
     /// CLOCK_MONOTONIC. Answer: `Done`.
     ForkStart {
@@ -202,6 +216,18 @@ pub enum WorkerEvent {
         side: Side,
         event: u8,
         duration_ms: u32,
+    },
+    /// A side has heard what is played to it.
+    Played {
+        session: u64,
+        media: u8,
+        to: Side,
+        play: u64,
+        from_ns: u64,
+        to_ns: u64,
+        packets: u32,
+        played_ms: u32,
+        whole: bool,
     },
     /// A side has been silent for the media timeout.
     MediaTimeout { session: u64, side: Side },

@@ -129,6 +129,7 @@ impl<D: Device> Worker<D> {
             (Counter::NotSent, engine.not_sent + engine.transform_failed),
             (Counter::MuteWithheld, engine.mute_withheld),
             (Counter::Muted, engine.muted),
+            (Counter::Played, engine.played),
             (Counter::Forked, engine.forked),
             (Counter::ForkWithheld, engine.fork_withheld),
             (Counter::ForkIn, engine.fork_in),

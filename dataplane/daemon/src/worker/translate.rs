@@ -1,7 +1,11 @@
 //! Between the link's words and the engine's.
 
+use std::sync::Arc;
+
 use trunkline_engine as engine;
 use trunkline_link::message as link;
+
+use super::message::WorkerEvent;
 
 pub(super) fn side(side: link::Side) -> engine::Side {
     match side {
@@ -46,7 +50,34 @@ pub(super) fn digit_spec(digit: &link::DigitSend) -> engine::DigitSpec {
     }
 }
 
-fn codec(codec: link::CodecId) -> engine::Codec {
+/// A play, by sources in the order of its voices.
+pub(super) fn play_spec(
+    play: &link::PlayStart,
+    sources: &[Arc<engine::Source>],
+) -> engine::PlaySpec {
+    let voices = play.voices.iter().zip(sources);
+    engine::PlaySpec {
+        session: play.session,
+        media: play.media,
+        to: side(play.to),
+        play: play.play,
+        mode: match play.mode {
+            link::PlayMode::Insert => engine::PlayMode::Insert,
+            link::PlayMode::Mix => engine::PlayMode::Mix,
+        },
+        every_ns: u64::from(play.every_ms) * 1_000_000,
+        packet_us: u32::from(play.packet_ms) * 1_000,
+        ssrc: play.ssrc,
+        voices: voices
+            .map(|(voice, source)| engine::Voice {
+                payload_type: voice.pt,
+                source: Arc::clone(source),
+            })
+            .collect(),
+    }
+}
+
+pub(crate) fn codec(codec: link::CodecId) -> engine::Codec {
     match codec {
         link::CodecId::Pcmu => engine::Codec::Pcmu,
         link::CodecId::Pcma => engine::Codec::Pcma,
@@ -100,7 +131,73 @@ pub(super) fn leg(update: &link::LegUpdate) -> engine::LegSpec {
     }
 }
 
-pub(super) fn continuity(continuity: engine::Continuity) -> link::Continuity {
+/// What the engine reports, for the conductor.
+pub(super) fn worker_event(event: engine::Event) -> WorkerEvent {
+    match event {
+        engine::Event::EndpointLearned {
+            session,
+            media,
+            side,
+            rtcp,
+            address,
+        } => WorkerEvent::EndpointLearned {
+            session,
+            media,
+            side: link_side(side),
+            rtcp,
+            address,
+        },
+        engine::Event::SourceChanged {
+            session,
+            media,
+            side,
+            continuity: found,
+        } => WorkerEvent::SourceChanged {
+            session,
+            media,
+            side: link_side(side),
+            continuity: continuity(found),
+        },
+        engine::Event::Digit {
+            session,
+            side,
+            event,
+            duration_ms,
+        } => WorkerEvent::Digit {
+            session,
+            side: link_side(side),
+            event,
+            duration_ms,
+        },
+        engine::Event::Played {
+            session,
+            media,
+            to,
+            play,
+            from_ns,
+            to_ns,
+            packets,
+            played_us,
+            whole,
+        } => WorkerEvent::Played {
+            session,
+            media,
+            to: link_side(to),
+            play,
+            from_ns,
+            to_ns,
+            packets,
+            played_ms: u32::try_from(played_us / 1_000).unwrap_or(u32::MAX),
+            whole,
+        },
+        engine::Event::MediaTimeout { session, side } => WorkerEvent::MediaTimeout {
+            session,
+            side: link_side(side),
+        },
+    }
+}
+
+fn continuity(continuity: engine::Continuity) -> link::Continuity {
     link::Continuity {
         ssrc_in: continuity.ssrc_in,
         ssrc_out: continuity.ssrc_out,

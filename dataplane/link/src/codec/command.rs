@@ -2,6 +2,7 @@
 
 use super::CodecError;
 use super::parts;
+use super::play;
 use super::wire::{Reader, Writer};
 use crate::limits::{FACT_BYTES_MAX, PAYLOADS_MAX, RECORD_BYTES_MAX};
 use crate::message::{
@@ -24,6 +25,9 @@ const FORK_START: u16 = 13;
 const FORK_STATE: u16 = 14;
 const FORK_STOP: u16 = 15;
 const DIGIT_SEND: u16 = 16;
+const SOURCE_LOAD: u16 = 17;
+const PLAY_START: u16 = 18;
+const PLAY_STOP: u16 = 19;
 
 /// Writes the 16-byte header.
 pub(super) fn header(writer: &mut Writer<'_>, kind: u16, request: u64) {
@@ -116,6 +120,22 @@ pub fn encode_command(
         Command::DigitSend(digit) => {
             header(writer, DIGIT_SEND, request);
             write_digit(writer, digit)
+        }
+        Command::SourceLoad(piece) => {
+            header(writer, SOURCE_LOAD, request);
+            play::write_source(writer, piece)
+        }
+        Command::PlayStart(start) => {
+            header(writer, PLAY_START, request);
+            play::write_play(writer, start)
+        }
+        Command::PlayStop { session, media, to } => {
+            parts::judge_media_index(*media)?;
+            header(writer, PLAY_STOP, request);
+            writer.u64(*session);
+            writer.u8(*media);
+            writer.u8(*to as u8);
+            Ok(())
         }
         Command::Snapshot => {
             header(writer, SNAPSHOT, request);
@@ -305,6 +325,13 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16) -> Result<Command, CodecError
             target: reader.u64()?,
         },
         DIGIT_SEND => Command::DigitSend(read_digit(reader)?),
+        SOURCE_LOAD => Command::SourceLoad(play::read_source(reader)?),
+        PLAY_START => Command::PlayStart(play::read_play(reader)?),
+        PLAY_STOP => Command::PlayStop {
+            session: reader.u64()?,
+            media: parts::media_index(reader)?,
+            to: parts::side(reader)?,
+        },
         SNAPSHOT => Command::Snapshot,
         DRAIN => Command::Drain,
         _ => return Err(CodecError::Invalid("command")),

@@ -3,6 +3,7 @@
 use super::CodecError;
 use super::command::{header, read_header};
 use super::parts;
+use super::play;
 use super::wire::{Reader, Writer};
 use crate::limits::{MEDIA_MAX, RECORD_BYTES_MAX};
 use crate::message::{Event, SnapshotSession};
@@ -22,6 +23,7 @@ const SNAPSHOT_SESSION: u16 = 112;
 const SNAPSHOT_END: u16 = 113;
 const FORK_PROGRESS: u16 = 114;
 const DIGIT: u16 = 115;
+const PLAYED: u16 = 116;
 
 /// Encodes an event into `out` (replaced).
 ///
@@ -90,6 +92,7 @@ pub fn encode_event(event: &Event, out: &mut Vec<u8>) -> Result<(), CodecError> 
         Event::EndpointLearned { .. }
         | Event::SourceChanged { .. }
         | Event::Digit { .. }
+        | Event::Played { .. }
         | Event::MediaTimeout { .. } => write_media_event(writer, event),
         Event::RecordingState { .. }
         | Event::RecordingProgress { .. }
@@ -138,6 +141,29 @@ fn write_media_event(writer: &mut Writer<'_>, event: &Event) -> Result<(), Codec
             writer.u8(*side as u8);
             writer.u8(*event);
             writer.u32(*duration_ms);
+        }
+        Event::Played {
+            session,
+            media,
+            to,
+            play,
+            from_mono_ns,
+            to_mono_ns,
+            packets,
+            played_ms,
+            whole,
+        } => {
+            parts::judge_media_index(*media)?;
+            header(writer, PLAYED, 0);
+            writer.u64(*session);
+            writer.u8(*media);
+            writer.u8(*to as u8);
+            writer.u64(*play);
+            writer.u64(*from_mono_ns);
+            writer.u64(*to_mono_ns);
+            writer.u32(*packets);
+            writer.u32(*played_ms);
+            writer.boolean(*whole);
         }
         Event::MediaTimeout { session, side } => {
             header(writer, MEDIA_TIMEOUT, 0);
@@ -278,6 +304,7 @@ fn read_fields(reader: &mut Reader<'_>, kind: u16, request: u64) -> Result<Event
             event: reader.u8()?,
             duration_ms: reader.u32()?,
         },
+        PLAYED => play::read_played(reader)?,
         MEDIA_TIMEOUT => Event::MediaTimeout {
             session: reader.u64()?,
             side: parts::side(reader)?,

@@ -10,6 +10,7 @@
 mod command;
 mod event;
 mod parts;
+mod play;
 mod wire;
 
 pub use command::{decode_command, encode_command};

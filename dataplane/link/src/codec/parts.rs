@@ -5,7 +5,7 @@ use super::wire::{Reader, Writer};
 use crate::limits::{FORK_STREAMS_MAX, MEDIA_MAX, STREAMS_MAX};
 use crate::message::{
     AlarmCode, CodecId, Continuity, DropReason, FactKind, FailReason, ForkState, ForkStream,
-    MediaKind, MediaOpen, Payload, RecordingPhase, Side, StreamReceipt,
+    MediaKind, MediaOpen, Payload, PlayMode, RecordingPhase, Side, StreamReceipt,
 };
 
 /// Declares the reader of an enum from its values; anything else is an error named `$name`.
@@ -72,6 +72,7 @@ enum_reader!(
     Paused,
     Silenced
 );
+enum_reader!(play_mode, PlayMode, u8, "play mode", Insert, Mix);
 enum_reader!(
     fail_reason,
     FailReason,
@@ -155,7 +156,7 @@ pub(super) fn read_payload(reader: &mut Reader<'_>) -> Result<Payload, CodecErro
     Ok(payload)
 }
 
-fn judge_payload_type(value: u8) -> Result<(), CodecError> {
+pub(super) fn judge_payload_type(value: u8) -> Result<(), CodecError> {
     if value <= 127 {
         Ok(())
     } else {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::{
     FACT_BYTES_MAX, FORK_STREAMS_MAX, MEDIA_MAX, MESSAGE_BYTES_MAX, PAYLOADS_MAX, RECORD_BYTES_MAX,
-    STREAMS_MAX,
+    SOURCE_FRAME_BYTES_MAX, STREAMS_MAX, VOICES_MAX,
 };
 use crate::message::*;
 
@@ -237,6 +237,13 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         pair().prop_map(|(session, target)| Command::ForkStop { session, target }),
         digit().prop_map(Command::DigitSend),
+        source().prop_map(Command::SourceLoad),
+        play().prop_map(Command::PlayStart),
+        (any::<u64>(), media_index(), side()).prop_map(|(session, media, to)| Command::PlayStop {
+            session,
+            media,
+            to
+        }),
         Just(Command::Snapshot),
         Just(Command::Drain),
     ]
@@ -257,6 +264,45 @@ fn digit() -> impl Strategy<Value = DigitSend> {
                 event,
                 duration_ms,
                 ssrc,
+            },
+        )
+}
+
+fn source() -> impl Strategy<Value = SourceLoad> {
+    let frames = prop::collection::vec(bytes(SOURCE_FRAME_BYTES_MAX), 1..=9);
+    (any::<(u64, u32, u32)>(), 0..1000_u32, frames).prop_map(
+        |((source, clock_hz, frame_us), first, frames)| SourceLoad {
+            source,
+            codec: CodecId::G722,
+            clock_hz,
+            frame_us,
+            frames_total: first + frames.len() as u32,
+            first,
+            frames,
+        },
+    )
+}
+
+fn play() -> impl Strategy<Value = PlayStart> {
+    let voice = (any::<u64>(), 0..128_u8).prop_map(|(source, pt)| PlayVoice { source, pt });
+    let modes = vec![PlayMode::Insert, PlayMode::Mix];
+    (
+        (any::<u64>(), media_index(), side(), any::<u64>()),
+        prop::sample::select(modes),
+        any::<(u32, u16, u32)>(),
+        prop::collection::vec(voice, 0..=VOICES_MAX),
+    )
+        .prop_map(
+            |((session, media, to, play), mode, (every_ms, packet_ms, ssrc), voices)| PlayStart {
+                session,
+                media,
+                to,
+                play,
+                mode,
+                every_ms,
+                packet_ms,
+                ssrc,
+                voices,
             },
         )
 }
@@ -296,6 +342,23 @@ fn media_event() -> impl Strategy<Value = Event> {
             }
         ),
         (any::<u64>(), side()).prop_map(|(session, side)| Event::MediaTimeout { session, side }),
+        (
+            (any::<[u64; 4]>(), media_index(), side()),
+            any::<(u32, u32, bool)>()
+        )
+            .prop_map(
+                |((n, media, to), (packets, played_ms, whole))| Event::Played {
+                    session: n[0],
+                    media,
+                    to,
+                    play: n[1],
+                    from_mono_ns: n[2],
+                    to_mono_ns: n[3],
+                    packets,
+                    played_ms,
+                    whole,
+                }
+            ),
         (
             any::<[u64; 3]>(),
             prop::collection::vec(fork_stream(), 0..=FORK_STREAMS_MAX)
@@ -490,4 +553,29 @@ fn limits_hold_on_the_way_out() {
         encode_command(1, &command, &mut wire),
         Err(CodecError::TooLarge)
     );
+    let piece = |frames_total, first, frames| {
+        Command::SourceLoad(SourceLoad {
+            source: 1,
+            codec: CodecId::Pcmu,
+            clock_hz: 8000,
+            frame_us: 20_000,
+            frames_total,
+            first,
+            frames,
+        })
+    };
+    let many = vec![vec![0; SOURCE_FRAME_BYTES_MAX]; 10];
+    let outside = CodecError::Invalid("piece of a source");
+    for (command, error) in [
+        (piece(10, 0, many), CodecError::TooLarge),
+        (
+            piece(1, 0, vec![vec![0; SOURCE_FRAME_BYTES_MAX + 1]]),
+            CodecError::TooLarge,
+        ),
+        (piece(1, 0, Vec::new()), outside),
+        (piece(1, 1, vec![vec![0; 160]]), outside),
+        (piece(u32::MAX, 7, vec![vec![0; 160]]), outside),
+    ] {
+        assert_eq!(encode_command(1, &command, &mut wire), Err(error));
+    }
 }

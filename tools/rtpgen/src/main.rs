@@ -262,6 +262,7 @@ fn calls(arguments: CallsArgs) -> anyhow::Result<bool> {
         hangup: arguments.hangup,
         rtcp: arguments.rtcp,
         first_tone: arguments.first_tone,
+        marked: false,
         watch_interrupt: true,
     })?;
     print(arguments.json, &report, || report.to_text())?;

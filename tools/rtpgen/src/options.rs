@@ -63,6 +63,8 @@ pub struct CallsOptions {
     pub lengths: Lengths,
     /// What both ends say instead of tones (which are then not checked).
     pub sound: Option<std::sync::Arc<crate::tone::Tone>>,
+    /// Every packet of the tones has a level of its own, so that a passage is found again at one place.
+    pub marked: bool,
     /// How long the answering end rings.
     pub ring: Duration,
     /// How long a call may take to be answered before it is cancelled.
@@ -93,6 +95,7 @@ impl Default for CallsOptions {
             duration: Duration::from_secs(5),
             lengths: Lengths::Fixed,
             sound: None,
+            marked: false,
             ring: Duration::ZERO,
             answer_timeout: Duration::from_secs(30),
             from_user: "caller".to_owned(),

@@ -19,6 +19,10 @@ const STEP_HZ: u32 = 10;
 pub const TONES: u32 = 300;
 /// Peak of the generated sine.
 const PEAK: f64 = 8000.0;
+/// Packets after which a marked tone repeats: 10 s.
+const MARKED_PACKETS: u64 = 500;
+/// The part of the level that a mark may take away.
+const MARK: f64 = 0.2;
 /// Mean square below which a window is silence: about -50 dBm0.
 const SILENCE_MEAN_SQUARE: f64 = 75.0 * 75.0;
 
@@ -45,6 +49,25 @@ impl Tone {
         }
     }
 
+    /// A tone of which every packet of 10 s has a level of its own, so that a passage of it is found again
+    /// at one place only.
+    #[must_use]
+    pub fn marked(frequency_hz: u32) -> Self {
+        let step = std::f64::consts::TAU * f64::from(frequency_hz) / f64::from(RATE_HZ);
+        let level = |packet: u64| {
+            let mixed = mix((u64::from(frequency_hz) << 32) | packet) >> 32;
+            PEAK * (1.0 - MARK * mixed as f64 / f64::from(u32::MAX))
+        };
+        let packet = |number: u64| {
+            let first = number as usize * PACKET_SAMPLES;
+            let sine = move |n: usize| ((first + n) as f64 * step).sin() * level(number);
+            (0..PACKET_SAMPLES).map(move |n| encode_mu_law(sine(n) as i16))
+        };
+        Self {
+            samples: (0..MARKED_PACKETS).flat_map(packet).collect(),
+        }
+    }
+
     /// A recording (PCMU, 8,000 Hz) as the sound, from its start again at its end.
     #[must_use]
     pub fn of_recording(mut samples: Vec<u8>) -> Self {
@@ -61,6 +84,14 @@ impl Tone {
         let start = (packet % packets) as usize * PACKET_SAMPLES;
         &self.samples[start..start + PACKET_SAMPLES]
     }
+}
+
+/// A number that tells nothing of its neighbours (the finalizer of SplitMix64).
+const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// What a window of sound is.
@@ -129,6 +160,23 @@ mod tests {
             let other = frequency_hz(number + 1);
             assert_eq!(judge(&window(own, 0), other), Heard::Other(own));
         }
+    }
+
+    #[test]
+    fn a_marked_tone_is_heard_as_it_and_no_passage_comes_twice() {
+        let tone = Tone::marked(410);
+        for packet in (0..MARKED_PACKETS).step_by(5) {
+            let window: Vec<i16> = (packet..packet + 5)
+                .flat_map(|packet| tone.payload(packet).to_vec())
+                .map(|byte| MU_LAW[usize::from(byte)])
+                .collect();
+            assert_eq!(judge(&window, 410), Heard::Expected, "{packet}");
+        }
+        let pair = |at| [tone.payload(at), tone.payload(at + 1)].concat();
+        let mut pairs: Vec<Vec<u8>> = (0..MARKED_PACKETS).map(pair).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        assert_eq!(pairs.len() as u64, MARKED_PACKETS);
     }
 
     #[test]

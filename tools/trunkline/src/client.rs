@@ -22,7 +22,7 @@ pub(crate) struct Target {
 }
 
 /// A client of one appliance.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     base: String,
     token: Option<String>,

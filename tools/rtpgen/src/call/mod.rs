@@ -15,7 +15,7 @@ use crate::media::{Media, StreamId, StreamReport, StreamSpec};
 use crate::options::CallsOptions;
 use crate::sip::session::{CONTENT_TYPE, far_address};
 use crate::sip::{Agent, CallEvent, CallEvents, Dialog};
-use crate::tone;
+use crate::tone::{self, Tone};
 
 pub(crate) use callee::answer;
 pub(crate) use caller::place;
@@ -60,11 +60,12 @@ impl CallPlan {
         } else {
             (self.callee_hz, self.caller_hz, self.caller_stream)
         };
+        let marked = || options.marked.then(|| Arc::new(Tone::marked(send_hz)));
         StreamSpec {
             address: options.media_address,
             port: None,
             send_hz,
-            sound: options.sound.clone(),
+            sound: options.sound.clone().or_else(marked),
             expect_hz: tones.then_some(expect_hz),
             hears: both_here.then_some(hears),
             payload_type: PAYLOAD_TYPE,

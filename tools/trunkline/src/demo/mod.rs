@@ -1,64 +1,86 @@
 //! `trunkline demo`: a whole appliance on free loopback ports, 20 real calls through it, and every
 //! one of them looked for in what was recorded.
 
+mod appliance;
 mod place;
+mod siprec;
 mod verify;
 
 use crate::client::{Client, escape};
-use crate::guard;
 use anyhow::{Context, Result, bail};
-use place::Place;
+use appliance::Appliance;
+use place::{Place, Site};
 use serde_json::Value;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use trunkline_rtpgen::{CallResult, CallsOptions, Hangup, Report, run_calls};
 
-const CALLS: u32 = 20;
 const CALLS_PER_SECOND: f64 = 10.0;
 const CALL_LENGTH: Duration = Duration::from_secs(3);
 const RINGING: Duration = Duration::from_millis(200);
 /// The contract gives a recording 5 s after the call's end.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
-const START_PATIENCE: Duration = Duration::from_secs(30);
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Number of calls, 1 to 40.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=40))]
+    calls: u32,
+    /// Record the calls at a second appliance over SIPREC too, and compare both recordings.
+    #[arg(long)]
+    siprec: bool,
     /// Where the data and the sound go [default: a folder beside the program's].
     #[arg(long, value_name = "FOLDER")]
     out: Option<std::path::PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let place = Place::prepare(options.out.as_deref())?;
+    let place = Place::prepare(options.out.as_deref(), options.siprec)?;
     println!(
         "demo: an appliance on SIP port {}, its data in {}",
-        place.sip_port,
-        place.folder.display()
+        place.relay.sip_port,
+        place.relay.folder.display()
     );
-    let mut appliance = Appliance::start(&place)?;
-    let outcome = calls_and_recordings(&place, &mut appliance);
+    if let Some(site) = &place.recorder {
+        println!(
+            "demo: one that it records to, on SIP port {}",
+            site.sip_port
+        );
+    }
+    let mut recorder = place.recorder.as_ref().map(Appliance::start).transpose()?;
+    let mut relay = Appliance::start(&place.relay)?;
+    let outcome = calls_and_recordings(options, &place, &mut relay, recorder.as_mut());
     if outcome
         .as_ref()
         .map_or(true, |outcome| !outcome.problems.is_empty())
     {
-        eprintln!("demo: the appliance's log is {}", place.log().display());
+        for site in [Some(&place.relay), place.recorder.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            eprintln!("demo: the appliance's log is {}", site.log().display());
+        }
     }
-    let stopped = appliance.stop();
+    let stopped = relay.stop();
+    let recorder_stopped = recorder.as_mut().map_or(Ok(()), Appliance::stop);
     let outcome = outcome?;
     stopped?;
+    recorder_stopped.context("the recorder")?;
     for problem in &outcome.problems {
         eprintln!("demo: {problem}");
     }
+    let by_siprec = match &outcome.by_siprec {
+        Some(sums) => format!(", by SIPREC {}, WAVs equal {}", sums.recorded, sums.equal),
+        None => String::new(),
+    };
     println!(
-        "demo: {} calls, relayed {} packets, lost {}, recorded {}; WAV in {}",
+        "demo: {} calls, relayed {} packets, lost {}, recorded {}{by_siprec}; WAV in {}",
         outcome.answered,
         outcome.relayed,
         outcome.lost,
         outcome.recorded,
-        place.sounds().display()
+        place.relay.sounds().display()
     );
     Ok(if outcome.problems.is_empty() {
         ExitCode::SUCCESS
@@ -72,33 +94,39 @@ struct Outcome {
     relayed: u64,
     lost: u64,
     recorded: usize,
+    by_siprec: Option<BySiprec>,
     problems: Vec<String>,
 }
 
-fn calls_and_recordings(place: &Place, appliance: &mut Appliance) -> Result<Outcome> {
-    let client = Client::new(format!("http://127.0.0.1:{}", place.http_port), None);
-    appliance.wait_until_ready(&client)?;
-    println!(
-        "demo: {CALLS} calls of {} s, {CALLS_PER_SECOND} a second, a tone of its own in each direction",
-        CALL_LENGTH.as_secs()
-    );
-    let report = run_calls(CallsOptions {
-        to: format!("sip:callee{{n}}@127.0.0.1:{}", place.sip_port),
-        listen: Some(([127, 0, 0, 1], place.callee_port).into()),
-        calls: CALLS,
-        rate: CALLS_PER_SECOND,
-        duration: CALL_LENGTH,
-        ring: RINGING,
-        hangup: Hangup::Alternate,
-        rtcp: true,
-        ..CallsOptions::default()
-    })?;
-    println!(
-        "demo: {} answered, set up in {:.1} ms (median), jitter {:.2} ms (median)",
-        report.answered, report.setup_ms.p50, report.jitter_ms.p50
-    );
+/// What the recorder has.
+#[derive(Default)]
+struct BySiprec {
+    recorded: usize,
+    equal: usize,
+    /// How the equal ones lie to ours.
+    common: Vec<siprec::Common>,
+}
+
+fn calls_and_recordings(
+    options: &Options,
+    place: &Place,
+    relay: &mut Appliance,
+    recorder: Option<&mut Appliance>,
+) -> Result<Outcome> {
+    relay.wait_until_ready()?;
+    let recorder = match recorder {
+        Some(recorder) => {
+            recorder.wait_until_ready().context("the recorder")?;
+            Some(&*recorder)
+        }
+        None => None,
+    };
+    let watched = recorder.map(|_| siprec::Sessions::watch(&relay.client));
+    let report = place_calls(options, place);
+    let sessions = watched.map(siprec::Sessions::finish).unwrap_or_default();
+    let report = report?;
     let mut problems = problems_of_calls(&report);
-    let relayed = relayed_packets(&client)?;
+    let relayed = relayed_packets(&relay.client)?;
     if relayed < report.rtp.received {
         problems.push(format!(
             "{relayed} packets relayed, but {} arrived",
@@ -107,23 +135,96 @@ fn calls_and_recordings(place: &Place, appliance: &mut Appliance) -> Result<Outc
     }
     println!("demo: converting and checking the recordings");
     let mut recorded = 0;
+    let mut by_siprec = recorder.map(|_| BySiprec::default());
     let deadline = Instant::now() + FINISH_PATIENCE;
     for call in report.results.iter().filter(|call| call.status == 200) {
-        match check_recording(&client, place, call, deadline) {
-            Ok(()) => recorded += 1,
-            Err(error) => problems.push(format!("call {}: {error:#}", call.call + 1)),
+        let number = call.call + 1;
+        let checked = check_recording(&relay.client, &place.relay, call, deadline);
+        match &checked {
+            Ok(_) => recorded += 1,
+            Err(error) => problems.push(format!("call {number}: {error:#}")),
+        }
+        if let (Some(recorder), Some(sums)) = (recorder, &mut by_siprec) {
+            let wav = checked.as_deref().unwrap_or_default();
+            let session = sessions.get(&call.call_id);
+            let found = siprec::recorded(relay, recorder, call, session, deadline);
+            if let Err(error) = found.and_then(|found| compare(recorder, &found, wav, sums)) {
+                problems.push(format!("call {number}, by SIPREC: {error:#}"));
+            }
         }
     }
-    if recorded < CALLS as usize && problems.is_empty() {
-        problems.push(format!("{recorded} of {CALLS} recordings found"));
+    if let Some(sums) = &by_siprec {
+        tell(sums);
+    }
+    let all = options.calls as usize;
+    let enough = |count: usize| count >= all;
+    let complete = enough(recorded) && by_siprec.as_ref().is_none_or(|sums| enough(sums.equal));
+    if !complete && problems.is_empty() {
+        problems.push(format!("{recorded} of {all} recordings found"));
     }
     Ok(Outcome {
         answered: report.answered,
         relayed,
         lost: report.rtp.lost,
         recorded,
+        by_siprec,
         problems,
     })
+}
+
+fn place_calls(options: &Options, place: &Place) -> Result<Report> {
+    println!(
+        "demo: {} calls of {} s, {CALLS_PER_SECOND} a second, a tone of its own in each direction",
+        options.calls,
+        CALL_LENGTH.as_secs()
+    );
+    let report = run_calls(CallsOptions {
+        to: format!("sip:callee{{n}}@127.0.0.1:{}", place.relay.sip_port),
+        listen: Some(([127, 0, 0, 1], place.callee_port).into()),
+        calls: options.calls,
+        rate: CALLS_PER_SECOND,
+        duration: CALL_LENGTH,
+        ring: RINGING,
+        hangup: Hangup::Alternate,
+        rtcp: true,
+        marked: true,
+        ..CallsOptions::default()
+    })?;
+    println!(
+        "demo: {} answered, set up in {:.1} ms (median), jitter {:.2} ms (median)",
+        report.answered, report.setup_ms.p50, report.jitter_ms.p50
+    );
+    Ok(report)
+}
+
+/// Compares the recorder's recording of a call with ours (`wav`, empty when there is none).
+fn compare(
+    recorder: &Appliance,
+    recorded: &siprec::Recorded,
+    wav: &[u8],
+    sums: &mut BySiprec,
+) -> Result<()> {
+    sums.recorded += 1;
+    if wav.is_empty() {
+        bail!("nothing here to compare it with");
+    }
+    let common = siprec::compare(recorder, recorded, wav)?;
+    sums.equal += 1;
+    sums.common.push(common);
+    Ok(())
+}
+
+fn tell(sums: &BySiprec) {
+    let median = |of: fn(&siprec::Common) -> f64| {
+        let mut values: Vec<f64> = sums.common.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    if let (Some(late), Some(common)) = (median(|one| one.late_ms), median(|one| one.common_ms)) {
+        println!(
+            "demo: the recorder had a call's sound from {late:.0} ms on, for {common:.0} ms: the same as ours (medians)"
+        );
+    }
 }
 
 fn problems_of_calls(report: &Report) -> Vec<String> {
@@ -131,10 +232,10 @@ fn problems_of_calls(report: &Report) -> Vec<String> {
     if report.interrupted {
         problems.push("interrupted".to_owned());
     }
-    if report.answered != CALLS {
+    if report.answered != report.calls {
         problems.push(format!(
-            "{} of {CALLS} calls were answered",
-            report.answered
+            "{} of {} calls were answered",
+            report.answered, report.calls
         ));
     }
     if report.rtp.lost > 0 {
@@ -159,17 +260,19 @@ fn relayed_packets(client: &Client) -> Result<u64> {
         .with_context(|| format!("{value:?} is no count"))
 }
 
-/// Waits for a call's recording and the files made of it, and holds them against what was sent.
+/// Waits for a call's recording and the files made of it, and holds them against what was sent. Gives the
+/// WAV.
 fn check_recording(
     client: &Client,
-    place: &Place,
+    site: &Site,
     call: &CallResult,
     deadline: Instant,
-) -> Result<()> {
-    let recording = finished_recording(client, &call.call_id, deadline)?;
+) -> Result<Vec<u8>> {
+    let query = format!("call_id={}", escape(&call.call_id));
+    let recording = finished_recording(client, &query, deadline)?;
     let id = recording["id"].as_str().context("a recording without id")?;
     let path = format!("/v1/recordings/{id}");
-    let about = delivered(place, id, deadline)?;
+    let about = delivered(site, id, deadline)?;
     let wav = std::fs::read(about.with_extension("wav"))?;
     verify::sound(&wav, call)?;
     if client.bytes(&format!("{path}/wav"))? != wav {
@@ -184,14 +287,14 @@ fn check_recording(
     if recording["verdict"] != "complete" {
         bail!("verdict {}: {receipt}", recording["verdict"]);
     }
-    Ok(())
+    Ok(wav)
 }
 
 /// The description that the directory sink put beside a recording's files, last of them.
-fn delivered(place: &Place, id: &str, deadline: Instant) -> Result<PathBuf> {
+fn delivered(site: &Site, id: &str, deadline: Instant) -> Result<PathBuf> {
     let end = format!("-{id}.json");
     loop {
-        let files = std::fs::read_dir(place.sounds());
+        let files = std::fs::read_dir(site.sounds());
         let mut paths = files
             .into_iter()
             .flatten()
@@ -207,8 +310,9 @@ fn delivered(place: &Place, id: &str, deadline: Instant) -> Result<PathBuf> {
     }
 }
 
-fn finished_recording(client: &Client, call_id: &str, deadline: Instant) -> Result<Value> {
-    let path = format!("/v1/recordings?call_id={}", escape(call_id));
+/// The one recording that a query finds, once it is finished.
+fn finished_recording(client: &Client, query: &str, deadline: Instant) -> Result<Value> {
+    let path = format!("/v1/recordings?{query}");
     loop {
         let list = client.json("GET", &path, None)?;
         let items = list["items"]
@@ -234,77 +338,4 @@ fn finished_recording(client: &Client, call_id: &str, deadline: Instant) -> Resu
             _ => std::thread::sleep(Duration::from_millis(50)),
         }
     }
-}
-
-/// `trunkline up` as a child that cannot outlive us.
-struct Appliance {
-    process: Child,
-}
-
-impl Appliance {
-    fn start(place: &Place) -> Result<Self> {
-        let own = std::env::current_exe().context("the own program cannot be found")?;
-        let log = File::create(place.log())?;
-        let arguments = ["up".into(), "--config".into(), Place::CONFIG.into()];
-        let process = guard::command(&own, &arguments)?
-            .current_dir(&place.folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .env_remove("NOTIFY_SOCKET")
-            .spawn()
-            .context("the appliance does not start")?;
-        Ok(Self { process })
-    }
-
-    fn wait_until_ready(&mut self, client: &Client) -> Result<()> {
-        let deadline = Instant::now() + START_PATIENCE;
-        loop {
-            if let Some(status) = self.process.try_wait()? {
-                bail!("the appliance ended at its start: {status}");
-            }
-            if matches!(client.ask("GET", "/v1/health", None), Ok((200, _))) {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                bail!(
-                    "the appliance is not ready after {} s",
-                    START_PATIENCE.as_secs()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Ends it in order.
-    fn stop(&mut self) -> Result<()> {
-        let pid = i32::try_from(self.process.id()).context("a process id")?;
-        // It may have ended already; its status tells.
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(pid),
-            nix::sys::signal::Signal::SIGTERM,
-        );
-        let deadline = Instant::now() + STOP_PATIENCE;
-        loop {
-            match self.process.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("the appliance ended with {status}"),
-                None if Instant::now() >= deadline => bail!("the appliance does not end"),
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-}
-
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Writes a file of the demo.
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
-/// Ports of the media range: two pairs a call, and room for those that others hold.
+/// Ports of an appliance's media range: three pairs a call, and room for those that others hold.
 const MEDIA_PORTS: u16 = 400;
 /// Where a free range is looked for: below the ports that the kernel gives out itself.
 const MEDIA_FIRST: u16 = 16_384;
@@ -13,37 +13,78 @@ const MEDIA_LAST: u16 = 32_000;
 /// A prepared place.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) folder: PathBuf,
-    pub(super) sip_port: u16,
-    pub(super) http_port: u16,
+    /// The appliance that the calls go through.
+    pub(super) relay: Site,
+    /// The one that it records to, where it does.
+    pub(super) recorder: Option<Site>,
     /// Where the calls are answered.
     pub(super) callee_port: u16,
 }
 
-impl Place {
-    /// The configuration's name in the folder.
-    pub(super) const CONFIG: &str = "trunkline.toml";
+/// An appliance's folder and ports.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) folder: PathBuf,
+    pub(super) sip_port: u16,
+    pub(super) http_port: u16,
+}
 
-    pub(super) fn prepare(wanted: Option<&Path>) -> Result<Self> {
+impl Place {
+    /// Finds folders and ports, and writes the configurations; of a recorder too `with_recorder`.
+    pub(super) fn prepare(wanted: Option<&Path>, with_recorder: bool) -> Result<Self> {
         let folder = match wanted {
             Some(folder) => folder.to_owned(),
             None => new_folder()?,
         };
         let folder = std::path::absolute(&folder)?;
+        let [sip_port, callee_port, recorder_port] = sip_ports()?;
+        let media_first = free_media_ports(None)?;
+        let mut routes =
+            format!("[[route]]\nnext = \"sip:127.0.0.1:{callee_port}\"\nrecord = true\n");
+        if with_recorder {
+            routes += &format!(
+                "recorders = [\"demo\"]\n\n[[recorder]]\nname = \"demo\"\n\
+                 servers = [\"sip:127.0.0.1:{recorder_port};transport=tcp\"]\n"
+            );
+        }
+        let [relay_http, recorder_http] = http_ports()?;
+        let relay = Site::prepare(folder.clone(), [sip_port, relay_http, media_first], &routes)?;
+        let recorder = if with_recorder {
+            let ports = [
+                recorder_port,
+                recorder_http,
+                free_media_ports(Some(media_first))?,
+            ];
+            let routes = "[[route]]\nnext = \"record\"\n";
+            Some(Site::prepare(folder.join("recorder"), ports, routes)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            relay,
+            recorder,
+            callee_port,
+        })
+    }
+}
+
+impl Site {
+    /// The configuration's name in the folder.
+    pub(super) const CONFIG: &str = "trunkline.toml";
+
+    fn prepare(folder: PathBuf, ports: [u16; 3], routes: &str) -> Result<Self> {
         let named = || folder.display().to_string();
         std::fs::create_dir_all(&folder).with_context(named)?;
-        let [sip_port, callee_port] = sip_ports()?;
-        let http_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
-        let place = Self {
+        let [sip_port, http_port, media_first] = ports;
+        let site = Self {
             folder,
             sip_port,
             http_port,
-            callee_port,
         };
-        super::write(&place.folder.join(Self::CONFIG), &place.config_text()?)?;
-        Ok(place)
+        let config = site.folder.join(Self::CONFIG);
+        std::fs::write(&config, site.config_text(media_first, routes))
+            .with_context(|| config.display().to_string())?;
+        Ok(site)
     }
 
     /// Folder of the files that the directory sink makes of recordings.
@@ -55,24 +96,22 @@ impl Place {
         self.folder.join("log")
     }
 
-    fn config_text(&self) -> Result<String> {
-        let first = free_media_ports()?;
-        let last = first + MEDIA_PORTS - 1;
+    fn config_text(&self, media_first: u16, routes: &str) -> String {
+        let media_last = media_first + MEDIA_PORTS - 1;
         let sounds = self.sounds();
         let sounds = sounds.file_name().and_then(|name| name.to_str());
         let sounds = sounds.unwrap_or_default();
         let Self {
             sip_port,
             http_port,
-            callee_port,
             ..
         } = self;
-        Ok(format!(
+        format!(
             r#"data_dir = "data"
 drain_timeout_s = 1
 
 [dataplane]
-ports = "{first}-{last}"
+ports = "{media_first}-{media_last}"
 
 [control]
 http = "127.0.0.1:{http_port}"
@@ -80,16 +119,13 @@ http = "127.0.0.1:{http_port}"
 [sip]
 listen = ["udp:127.0.0.1:{sip_port}", "tcp:127.0.0.1:{sip_port}"]
 
-[[route]]
-next = "sip:127.0.0.1:{callee_port}"
-record = true
-
+{routes}
 [[sink]]
 kind = "directory"
 path = "{sounds}"
 template = "{{callee}}-{{recording}}"
 "#
-        ))
+        )
     }
 }
 
@@ -118,8 +154,8 @@ fn new_folder() -> Result<PathBuf> {
     Ok(demos.join(format!("run-{}", std::process::id())))
 }
 
-/// Two ports that are free for UDP and TCP.
-fn sip_ports() -> Result<[u16; 2]> {
+/// Ports that are free for UDP and TCP.
+fn sip_ports<const N: usize>() -> Result<[u16; N]> {
     let mut held = Vec::new();
     let mut ports = Vec::new();
     for _ in 0..100 {
@@ -129,21 +165,30 @@ fn sip_ports() -> Result<[u16; 2]> {
             ports.push(port);
             held.push((udp, tcp));
         }
-        if let [first, second] = ports[..] {
-            return Ok([first, second]);
+        if let Ok(ports) = <[u16; N]>::try_from(ports.as_slice()) {
+            return Ok(ports);
         }
     }
     anyhow::bail!("no free ports for SIP")
 }
 
-/// First port of a range in which every one can be bound now.
-fn free_media_ports() -> Result<u16> {
+/// Two ports for APIs.
+fn http_ports() -> Result<[u16; 2]> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let (one, two) = (listen()?, listen()?);
+    Ok([one.local_addr()?.port(), two.local_addr()?.port()])
+}
+
+/// First port of a range in which every one can be bound now, but not of the range that begins at
+/// `taken`.
+fn free_media_ports(taken: Option<u16>) -> Result<u16> {
     let is_free = |port: u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let ranges = (MEDIA_LAST - MEDIA_FIRST) / MEDIA_PORTS;
     // Two demos at a time should not look at the same ranges in the same order.
     let offset = u16::try_from(std::process::id() % u32::from(ranges)).unwrap_or_default();
     (0..ranges)
         .map(|index| MEDIA_FIRST + (index + offset) % ranges * MEDIA_PORTS)
+        .filter(|first| Some(*first) != taken)
         .find(|first| (*first..*first + MEDIA_PORTS).all(is_free))
         .context("no free ports for media")
 }

@@ -12,7 +12,7 @@ const LENGTH_TOLERANCE_MS: f64 = 500.0;
 const EDGE_WINDOWS: usize = 2;
 
 /// The two channels of a WAV: caller, callee.
-fn channels(wav: &[u8]) -> Result<[Vec<i16>; 2]> {
+pub(super) fn channels(wav: &[u8]) -> Result<[Vec<i16>; 2]> {
     let header = wav.get(..44).context("the WAV is cut")?;
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     let rate = u32::from_le_bytes([header[24], header[25], header[26], header[27]]);
@@ -93,26 +93,34 @@ pub(super) fn receipt(receipt: &Value, call: &CallResult) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use trunkline_rtpgen::EndResult;
 
-    fn wav(left_hz: u32, right_hz: u32, seconds: u32) -> Vec<u8> {
-        let samples = RATE_HZ * seconds;
+    /// A WAV of two channels of the same length.
+    pub(in crate::demo) fn wav_of(left: &[i16], right: &[i16]) -> Vec<u8> {
         let mut bytes = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0".to_vec();
         bytes.extend(RATE_HZ.to_le_bytes());
         bytes.extend((RATE_HZ * 4).to_le_bytes());
         bytes.extend(b"\x04\0\x10\0data");
-        bytes.extend((samples * 4).to_le_bytes());
-        let sine = |hz: u32, at: u32| {
-            let turns = f64::from(hz) * f64::from(at) / f64::from(RATE_HZ);
-            ((turns * std::f64::consts::TAU).sin() * 8000.0) as i16
-        };
-        for at in 0..samples {
-            bytes.extend(sine(left_hz, at).to_le_bytes());
-            bytes.extend(sine(right_hz, at).to_le_bytes());
+        let frames = left.iter().zip(right);
+        bytes.extend((frames.len() as u32 * 4).to_le_bytes());
+        for (left, right) in frames {
+            bytes.extend(left.to_le_bytes());
+            bytes.extend(right.to_le_bytes());
         }
         bytes
+    }
+
+    fn wav(left_hz: u32, right_hz: u32, seconds: u32) -> Vec<u8> {
+        let sine = |hz: u32| -> Vec<i16> {
+            let sample = |at: u32| {
+                let turns = f64::from(hz) * f64::from(at) / f64::from(RATE_HZ);
+                ((turns * std::f64::consts::TAU).sin() * 8000.0) as i16
+            };
+            (0..RATE_HZ * seconds).map(sample).collect()
+        };
+        wav_of(&sine(left_hz), &sine(right_hz))
     }
 
     fn call() -> CallResult {

@@ -13,6 +13,7 @@
 //! manifest.sig     Ed25519 over manifest.json                               (where a key is configured)
 //! ```
 
+use std::collections::HashSet;
 use std::io::{self, Seek, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -244,6 +245,7 @@ pub fn verify(path: &Path, trusted: Option<&str>) -> Result<EvidenceReport, Capt
     for (offset, what) in bad {
         check.damage(offset, 0, what);
     }
+    check.twins();
     check.segment();
     check.manifest(trusted);
     check.claims(trusted);
@@ -286,6 +288,17 @@ impl<'a> Check<'a> {
             self.damage(range.start, range.len(), format!("{name}: {error}"));
             Value::Null
         })
+    }
+
+    /// Members of one name: whoever unpacks the archive gets the last one, and the first is checked.
+    fn twins(&mut self) {
+        let mut seen = HashSet::new();
+        for found in self.members {
+            if !seen.insert(found.name.as_str()) {
+                let what = format!("{} is there more than once", found.name);
+                self.damage(found.range.start, found.range.len(), what);
+            }
+        }
     }
 
     /// The extents, each byte of them, and the classic copy against them.

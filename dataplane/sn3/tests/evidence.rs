@@ -121,6 +121,39 @@ fn any_flipped_byte_is_found_and_named() {
     }
 }
 
+/// Header and contents of the member at this offset.
+fn member(bytes: &[u8], at: usize) -> &[u8] {
+    let digits = std::str::from_utf8(&bytes[at + 124..at + 135]).expect("octal digits");
+    let length = usize::from_str_radix(digits, 8).expect("a length");
+    &bytes[at..at + 512 + length.next_multiple_of(512)]
+}
+
+#[test]
+fn a_member_put_in_beside_the_real_one_is_found() {
+    let signer = Signer::from_secret(&[7; 32]);
+    let made = archive(40, Some(&signer));
+    let end = made.bytes.len() - 1024;
+    let mut members = Vec::new();
+    let mut at = 0;
+    while at < end {
+        members.push(at);
+        at += member(&made.bytes, at).len();
+    }
+    assert_eq!(members.len(), 8);
+    for at in members {
+        let mut forged = member(&made.bytes, at).to_vec();
+        let behind_header = forged.len().min(513) - 1;
+        forged[behind_header] ^= 1;
+        // Unpacked, the last one of a name is what stays.
+        let bytes = [&made.bytes[..end], &forged, &[0; 1024]].concat();
+        let report = verify(&made.save(&bytes), Some(&signer.public_key())).expect("an archive");
+        let told = |damage: &trunkline_sn3::capture::Damage| {
+            damage.offset as usize == end + 512 && damage.what.contains("more than once")
+        };
+        assert!(report.damages.iter().any(told), "{:?}", report.damages);
+    }
+}
+
 #[test]
 fn a_cut_archive_says_so() {
     let made = archive(40, None);

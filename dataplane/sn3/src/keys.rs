@@ -205,7 +205,10 @@ pub struct KeyWriter {
     keys: Keys,
     file: Option<(File, u64)>,
     known: HashMap<u64, DataKey>,
-    unsynced: bool,
+    /// Slots that may not be on the disk yet.
+    unsynced: Vec<Slot>,
+    /// A sync failed: these slots go to another file.
+    distrusted: bool,
 }
 
 impl KeyWriter {
@@ -217,7 +220,8 @@ impl KeyWriter {
             keys,
             file: None,
             known: HashMap::new(),
-            unsynced: false,
+            unsynced: Vec::new(),
+            distrusted: false,
         }
     }
 
@@ -225,7 +229,7 @@ impl KeyWriter {
     /// be used for writing after [`KeyWriter::sync`] only.
     ///
     /// # Errors
-    /// Those of the disk; `InvalidData` when the recording has a key that no master key here unwraps.
+    /// Those of the disk.
     pub fn key_of(&mut self, recording: u64, goes_on: bool) -> io::Result<DataKey> {
         if let Some(key) = self.known.get(&recording) {
             return Ok(key.clone());
@@ -245,6 +249,7 @@ impl KeyWriter {
             wrapped: Some(master.wrap(&key, recording)?),
         };
         self.append(&slot)?;
+        self.unsynced.push(slot);
         self.known.insert(recording, key.clone());
         Ok(key)
     }
@@ -265,14 +270,14 @@ impl KeyWriter {
         };
         file.write_all_at(&slot.encode(), *length)?;
         *length += SLOT as u64;
-        self.unsynced = true;
         Ok(())
     }
 
     /// The next file; processes that create at the same time take turns.
     fn create(&mut self) -> io::Result<File> {
-        if let Some((file, _)) = self.file.take() {
-            file.sync_data()?;
+        if self.file.is_some() {
+            self.sync()?;
+            self.file = None;
         }
         let lock = File::open(&self.directory)?;
         lock.lock()?;
@@ -294,13 +299,28 @@ impl KeyWriter {
     /// # Errors
     /// Those of the disk: nothing that is encrypted with a new key may be written yet.
     pub fn sync(&mut self) -> io::Result<()> {
-        if self.unsynced
-            && let Some((file, _)) = &self.file
-        {
-            file.sync_data()?;
+        if self.unsynced.is_empty() {
+            return Ok(());
         }
-        self.unsynced = false;
-        Ok(())
+        let synced = self.sync_file();
+        match synced {
+            Ok(()) => self.unsynced.clear(),
+            // The kernel tells of a lost page once: another sync of this file would succeed without it.
+            Err(_) => (self.file, self.distrusted) = (None, true),
+        }
+        synced
+    }
+
+    fn sync_file(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.distrusted) {
+            for slot in self.unsynced.clone() {
+                self.append(&slot)?;
+            }
+        }
+        match &self.file {
+            Some((file, _)) => file.sync_data(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -367,19 +387,18 @@ pub fn rewrap(directory: &Path, keys: &Keys) -> io::Result<Rewrapped> {
 /// Writes slots anew in place, and durably.
 fn change_slots(directory: &Path, mut change: impl FnMut(&Slot) -> Option<Slot>) -> io::Result<()> {
     for (_, path) in files(directory)? {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        // One at a time: who wraps a key anew must not write back what another one erases just then.
+        file.lock()?;
         let bytes = Bytes::open(&path)?;
-        let mut file = None;
+        let mut changes = false;
         for (offset, slot) in slots(&bytes) {
-            let Some(changed) = change(&slot) else {
-                continue;
-            };
-            let file = match &mut file {
-                Some(file) => file,
-                empty => empty.insert(OpenOptions::new().write(true).open(&path)?),
-            };
-            file.write_all_at(&changed.encode(), offset)?;
+            if let Some(changed) = change(&slot) {
+                file.write_all_at(&changed.encode(), offset)?;
+                changes = true;
+            }
         }
-        if let Some(file) = file {
+        if changes {
             file.sync_data()?;
         }
     }
@@ -447,6 +466,28 @@ mod tests {
             wrapped[32..124].iter().all(|&byte| byte == 0),
             "nothing of the key is left"
         );
+    }
+
+    #[test]
+    fn a_key_that_a_failed_sync_may_have_lost_is_written_elsewhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let keys = Keys::new(vec![master(1)]);
+        let mut writer = KeyWriter::new(path, keys.clone());
+        let key = writer.key_of(10, false).expect("a key");
+        // It takes writes and refuses to sync.
+        let null = OpenOptions::new().write(true).open("/dev/null");
+        writer.file = Some((null.expect("there"), SLOT as u64));
+        writer.key_of(11, false).expect("a key");
+        assert!(writer.sync().is_err());
+        std::fs::remove_file(path.join("keys-00000001.sn3k")).expect("there");
+        writer.key_of(12, false).expect("a key");
+        writer.sync().expect("synced");
+        for recording in [10, 11, 12] {
+            assert!(keys.find(path, recording).expect("read").is_some());
+        }
+        let found = keys.find(path, 10).expect("read").expect("there");
+        assert_eq!(found.bytes(), key.bytes());
     }
 
     #[test]

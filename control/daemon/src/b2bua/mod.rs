@@ -24,6 +24,7 @@ mod invite;
 mod link_events;
 mod loops;
 mod media_facts;
+mod numbers;
 mod outgoing;
 mod own_offer;
 mod passage;
@@ -187,6 +188,7 @@ pub struct B2bua {
     snapshot_request: u64,
     /// Sessions that were there when it was asked for.
     snapshot_of: HashSet<u64>,
+    numbers: numbers::RecordingNumbers,
     /// Recordings that a dataplane's death left to be counted, and whether they are closed then.
     recounting: HashMap<u64, bool>,
     /// What was said meanwhile of sessions that are not restored yet.
@@ -253,6 +255,7 @@ impl B2bua {
             snapshot: Vec::new(),
             snapshot_request: 0,
             snapshot_of: HashSet::new(),
+            numbers: numbers::RecordingNumbers::default(),
             recounting: HashMap::new(),
             unread: Vec::new(),
             reports: Vec::new(),

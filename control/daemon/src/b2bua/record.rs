@@ -1,7 +1,5 @@
 //! Recordings of calls: started, paused, stopped, closed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use trunkline_config::Record;
 use trunkline_link::message::{
     Command, FactKind, FailReason, RecordingPhase, RecordingStart, StreamReceipt,
@@ -26,7 +24,7 @@ impl B2bua {
     ) {
         self.metrics.recording_expected();
         call.object.recording_expected = true;
-        let mut recording = new_recording(call, now);
+        let mut recording = new_recording(call, self.numbers.next(now.utc), now);
         let on_condition = call.route.record == Record::KeepOnDemand && reply.is_none();
         recording.object.kept = on_condition.then_some(false);
         let number = recording.number;
@@ -351,15 +349,6 @@ impl B2bua {
     }
 }
 
-/// Unique over the appliance's life, and rising with time: milliseconds, then chance.
-fn recording_number() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let milliseconds = u64::try_from(since.as_millis()).unwrap_or(0);
-    ((milliseconds << 20) | u64::from(rand::random::<u32>() >> 12)).max(1)
-}
-
 /// Answered time while a recording ran, pauses and holds left out (each moment once).
 fn coverable_ms(call: &Call, recording: &Recording, now: &Moment) -> u64 {
     if !call.was_answered() {
@@ -385,7 +374,7 @@ fn coverable_ms(call: &Call, recording: &Recording, now: &Moment) -> u64 {
     (covered + end.saturating_sub(position)) / 1_000_000
 }
 
-fn new_recording(call: &Call, now: &Moment) -> Recording {
+fn new_recording(call: &Call, number: u64, now: &Moment) -> Recording {
     let object = object::Recording {
         held: false,
         id: object::new_id(),
@@ -409,7 +398,7 @@ fn new_recording(call: &Call, now: &Moment) -> Recording {
         .recording_session
         .as_ref()
         .is_some_and(|session| !session.lines.has_two_channels());
-    let mut recording = Recording::new(object, recording_number());
+    let mut recording = Recording::new(object, number);
     recording.one_channel = one_channel;
     recording
 }

@@ -25,3 +25,4 @@ pub use meta::{CallMeta, Direction, HangupInitiator, HangupMeta};
 pub use outbox::{NoOutbox, Outbox, OutboxError, RecordingRef, Terminal, TerminalItem};
 pub use registry::{NamedSink, Registry, recording_of_outbox_name, recording_outbox_name};
 pub use sink::{FinishError, LifecycleSink, NopLifecycle, NopRecording, RecordingSink};
+pub use worker::PAUSE_MAX;

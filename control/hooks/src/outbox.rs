@@ -63,7 +63,8 @@ pub struct TerminalItem {
 
 /// Keeps them. Every method may be called from any thread and may wait for a disk.
 pub trait Outbox: Send + Sync {
-    /// The oldest callbacks that a sink has not got and that are due. The ends of a call whose recordings are still
+    /// Callbacks that a sink has not got and that are due: those never tried first, in their order, then
+    /// those whose pause was over first. The ends of a call whose recordings are still
     /// being finished by some sink are held back, until the finish deadline has passed.
     ///
     /// # Errors

@@ -352,14 +352,30 @@ fn finish(shared: &Shared, sink: &dyn RecordingSink, item: &TerminalItem) -> Opt
     )
 }
 
-/// Pauses double from a second up to this.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Pauses between attempts double from a second up to this.
+pub const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// How many times the pauses that were made a callback's age may be. More is not waiting in a queue but
+/// a clock that was set, or a process that did not run: neither uses a sink's patience up.
+const AGE_OVER_PAUSES: u32 = 4;
+
+/// The pause after so many failed attempts.
+fn pause_after(attempts: u32) -> Duration {
+    Duration::from_secs(1_u64 << attempts.min(16)).min(PAUSE_MAX)
+}
+
+/// All pauses before an attempt.
+fn pauses_before(attempts: u32) -> Duration {
+    const DOUBLING: u32 = 9;
+    let doubled: Duration = (0..attempts.min(DOUBLING)).map(pause_after).sum();
+    doubled + PAUSE_MAX * attempts.saturating_sub(DOUBLING)
+}
 
 /// Tries again later, unless the sink's patience ends before.
 fn put_off(item: &TerminalItem, why: String, patience: Duration) -> Outcome {
-    let pause = Duration::from_secs(1_u64 << item.attempts.min(16)).min(PAUSE_MAX);
+    let pause = pause_after(item.attempts);
     let age = item.since.elapsed().unwrap_or_default();
-    if age + pause > patience {
+    let plausible = pauses_before(item.attempts) * AGE_OVER_PAUSES;
+    if age.min(plausible) + pause > patience {
         return Outcome::Dead(why);
     }
     Outcome::PutOff(why, pause)
@@ -380,4 +396,56 @@ fn guarded<T>(callback: impl FnOnce() -> T) -> Result<T, String> {
             .or_else(|| panic.downcast_ref::<String>().cloned());
         format!("panicked: {}", text.unwrap_or_default())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RecordingRef;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn item(age: Duration, attempts: u32) -> TerminalItem {
+        TerminalItem {
+            id: 1,
+            since: SystemTime::now() - age,
+            attempts,
+            terminal: Terminal::Finish {
+                recording: RecordingRef {
+                    recording: "r".to_owned(),
+                    call_id: "c".to_owned(),
+                    codec: String::new(),
+                },
+            },
+        }
+    }
+
+    fn is_dead(age: Duration, attempts: u32, patience: Duration) -> bool {
+        matches!(
+            put_off(&item(age, attempts), String::new(), patience),
+            Outcome::Dead(_)
+        )
+    }
+
+    #[test]
+    fn patience_is_used_up_by_attempts_and_not_by_a_clock_that_was_set() {
+        assert!(is_dead(Duration::ZERO, 0, Duration::ZERO), "not at all");
+        assert!(!is_dead(HOUR, 20, 2 * HOUR));
+        assert!(is_dead(72 * HOUR, 870, 72 * HOUR));
+        // Recorded before the clock was set from 1970, or before the machine was off for years.
+        let years = 20 * 365 * 24 * HOUR;
+        assert!(!is_dead(years, 0, 72 * HOUR));
+        assert!(!is_dead(years, 200, 72 * HOUR));
+        assert!(is_dead(years, 230, 72 * HOUR));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let seconds = |attempts| pause_after(attempts).as_secs();
+        assert_eq!([seconds(0), seconds(1), seconds(8)], [1, 2, 256]);
+        assert_eq!([seconds(9), seconds(4_000_000_000)], [300, 300]);
+        assert_eq!(pauses_before(0), Duration::ZERO);
+        assert_eq!(pauses_before(3).as_secs(), 7);
+        assert_eq!(pauses_before(11).as_secs(), 511 + 2 * 300);
+    }
 }

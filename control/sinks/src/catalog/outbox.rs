@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline_hooks::{
-    CallMeta, Direction, HangupInitiator, HangupMeta, Outbox, OutboxError, RecordingArtifact,
-    RecordingRef, RecordingResult, Terminal, TerminalItem,
+    CallMeta, Direction, HangupInitiator, HangupMeta, Outbox, OutboxError, PAUSE_MAX,
+    RecordingArtifact, RecordingRef, RecordingResult, Terminal, TerminalItem,
 };
 
 /// Outbox names of the sinks that run.
@@ -223,22 +223,46 @@ impl CatalogOutbox {
     }
 }
 
+/// What is due later than any pause can make it was put off before the clock was set back: it is due.
+fn take_back_future(catalog: &mut Catalog, sink: &str, now: i64) -> Result<(), CatalogError> {
+    let pause_ms = i64::try_from(PAUSE_MAX.as_millis()).unwrap_or(i64::MAX);
+    let latest = now.saturating_add(pause_ms);
+    let found = catalog
+        .connection()
+        .prepare_cached(
+            "SELECT 1 FROM outbox WHERE state = 'waiting' AND sink = ?1 AND due_ms > ?2 LIMIT 1",
+        )?
+        .exists(params![sink, latest])?;
+    if !found {
+        return Ok(());
+    }
+    catalog.write(|transaction, _| {
+        transaction.execute(
+            "UPDATE outbox SET due_ms = ?3 WHERE state = 'waiting' AND sink = ?1 AND due_ms > ?2",
+            params![sink, latest, now],
+        )?;
+        Ok(())
+    })
+}
+
 impl Outbox for CatalogOutbox {
     fn pending(&self, sink: &str, limit: usize) -> Result<Vec<TerminalItem>, OutboxError> {
         let deadline_ms = i64::try_from(self.finish_deadline.as_millis()).unwrap_or(i64::MAX);
         let now = Timestamp::now().0;
         let since = now.saturating_sub(deadline_ms);
+        let until = now.saturating_add(deadline_ms);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.with(|catalog| {
+            take_back_future(catalog, sink, now)?;
             let mut query = catalog.connection().prepare_cached(
                 "SELECT id, since_ms, attempts, body FROM outbox AS own
                  WHERE state = 'waiting' AND sink = ?1 AND due_ms <= ?4 AND (finish = 1 OR NOT EXISTS (
                     SELECT 1 FROM outbox AS other WHERE other.state = 'waiting'
                     AND other.call_id = own.call_id AND other.finish = 1
-                    AND other.since_ms > ?2))
-                 ORDER BY id LIMIT ?3",
+                    AND other.since_ms > ?2 AND other.since_ms <= ?5))
+                 ORDER BY due_ms, id LIMIT ?3",
             )?;
-            let rows = query.query_map(params![sink, since, limit, now], |row| {
+            let rows = query.query_map(params![sink, since, limit, now, until], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?;
             let item = |(id, since, attempts, body): (i64, i64, u32, String)| {

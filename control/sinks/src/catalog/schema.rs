@@ -99,7 +99,6 @@ CREATE TABLE outbox (
     UNIQUE (sink, subject)
 );
 CREATE INDEX outbox_by_subject ON outbox (subject);
-CREATE INDEX outbox_by_sink ON outbox (state, sink, id);
 CREATE INDEX outbox_by_call ON outbox (call_id) WHERE state = 'waiting';
 ";
 
@@ -122,7 +121,11 @@ pub(super) fn configure_writer(connection: &Connection) -> rusqlite::Result<()> 
 pub(super) fn add_indices(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "CREATE INDEX IF NOT EXISTS recordings_unkept ON recordings (number)
-         WHERE json_extract(body, '$.kept') = 0;",
+         WHERE json_extract(body, '$.kept') = 0;
+         CREATE INDEX IF NOT EXISTS recordings_held ON recordings (number)
+         WHERE json_extract(body, '$.held') = 1;
+         CREATE INDEX IF NOT EXISTS outbox_by_due ON outbox (state, sink, due_ms, id);
+         DROP INDEX IF EXISTS outbox_by_sink;",
     )
 }
 
@@ -134,8 +137,8 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i32> {
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
-    add_indices(&transaction)?;
     transaction.execute_batch(CDR_TABLES)?;
+    add_indices(&transaction)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }

@@ -341,3 +341,68 @@ fn the_journal_of_decisions_is_compacted_and_still_says_the_same() {
     );
     assert_eq!(lines(place.folder.path()), 2);
 }
+
+#[test]
+fn a_hold_outlasts_the_journal_of_decisions() {
+    let mut place = Place::new();
+    let held = place.put(1, 50, None, "complete");
+    let lifted = place.put(2, 50, None, "complete");
+    let catalog = place.catalog();
+    for id in [&held, &lifted] {
+        catalog.decide(id, Mark::Held(true)).unwrap();
+    }
+    catalog.decide(&lifted, Mark::Held(false)).unwrap();
+    assert!(catalog.flush(PATIENCE));
+    drop(catalog);
+    place.thread = None;
+    std::fs::remove_file(place.folder.path().join("marks.jsonl")).unwrap();
+    place.open();
+    let rules = RetentionRules {
+        keep_ms: Some(DAY_MS as u64),
+        ..RetentionRules::default()
+    };
+    let catalog = place.catalog();
+    assert_eq!(catalog.expire(&rules, now()).unwrap(), [lifted]);
+    let stored = catalog.recording(&held).unwrap().unwrap();
+    let mark = Mark::Deleted(1, Box::new(stored.recording));
+    assert_eq!(catalog.decide(&held, mark).unwrap(), Decision::Held);
+    assert_eq!(
+        lines(place.folder.path()),
+        2,
+        "the hold is in the journal again"
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_callback_waiting() {
+    let mut place = Place::new();
+    place.thread = None;
+    let path = place.folder.path().join("catalog.sqlite");
+    let (mut catalog, _) = Catalog::open(&path).unwrap();
+    let sink = "recording:archive".to_owned();
+    catalog.set_sinks(OutboxSinks {
+        lifecycle: Vec::new(),
+        recording: vec![sink.clone()],
+    });
+    place.thread = Some(CatalogThread::start(catalog, path.clone()).unwrap());
+    for number in 1..=3 {
+        place.put(number, 10, None, "complete");
+    }
+    let make =
+        Box::new(|recording: &RecordingRef| Ok(RecordingArtifact::without_payload(recording)));
+    let outbox = CatalogOutbox::new(&path, Duration::from_secs(30), make);
+    let ids = |outbox: &CatalogOutbox| -> Vec<i64> {
+        let items = outbox.pending(&sink, 10).unwrap();
+        items.iter().map(|item| item.id).collect()
+    };
+    let all = ids(&outbox);
+    assert_eq!(all.len(), 3);
+    outbox
+        .later(all[0], "down", Duration::from_secs(200))
+        .unwrap();
+    assert_eq!(ids(&outbox), all[1..], "put off");
+    // As if it had been put off by a clock that was a year ahead.
+    let year = Duration::from_secs(365 * 86_400);
+    outbox.later(all[1], "down", year).unwrap();
+    assert_eq!(ids(&outbox), [all[2], all[1]]);
+}

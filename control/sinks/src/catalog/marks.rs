@@ -44,7 +44,8 @@ struct Line {
 /// All decisions about one recording.
 #[derive(Debug, Default)]
 struct Decided {
-    held: bool,
+    /// `None` = nothing was said of it.
+    held: Option<bool>,
     attributes: BTreeMap<String, Option<String>>,
     deleted: Option<(u64, Box<Recording>)>,
     erased: bool,
@@ -53,11 +54,15 @@ struct Decided {
 impl Decided {
     fn take(&mut self, mark: Mark) {
         match mark {
-            Mark::Held(held) => self.held = held,
+            Mark::Held(held) => self.held = Some(held),
             Mark::Attributes(changes) => self.attributes.extend(changes),
             Mark::Deleted(number, recording) => self.deleted = Some((number, recording)),
             Mark::Erased => self.erased = true,
         }
+    }
+
+    fn is_held(&self) -> bool {
+        self.held == Some(true)
     }
 
     /// The fewest marks that say the same.
@@ -66,7 +71,7 @@ impl Decided {
         let deleted = self.deleted.as_ref();
         let all = [
             attributes.map(|attributes| Mark::Attributes(attributes.clone())),
-            self.held.then_some(Mark::Held(true)),
+            self.is_held().then_some(Mark::Held(true)),
             deleted.map(|(number, recording)| Mark::Deleted(*number, recording.clone())),
             self.erased.then_some(Mark::Erased),
         ];
@@ -78,7 +83,9 @@ impl Decided {
             recording.clone_from(kept);
             recording.state = RecordingState::Deleted;
         }
-        recording.held = self.held;
+        if let Some(held) = self.held {
+            recording.held = held;
+        }
         for (name, value) in &self.attributes {
             match value {
                 Some(value) => recording.attributes.insert(name.clone(), value.clone()),
@@ -145,7 +152,24 @@ impl Marks {
     }
 
     /// Applies what the journal says to a catalog that may have been rebuilt without it.
+    ///
+    /// The other way round too: a hold that only the catalog knows of (the journal was lost, or a line of
+    /// it cannot be read) holds on, whoever may have lifted it.
     pub(super) fn restore(&self, catalog: &mut Catalog) -> Result<(), CatalogError> {
+        for id in catalog.held_recordings()? {
+            let known = lock(&self.decided).get(&id).and_then(|one| one.held);
+            if known.is_none() {
+                tracing::warn!(
+                    recording = id,
+                    "a legal hold was missing in the journal of marks"
+                );
+                let held = self.decide(&id, Mark::Held(true));
+                held.map_err(|source| CatalogError::Io {
+                    path: FILE_NAME.into(),
+                    source,
+                })?;
+            }
+        }
         let decided = lock(&self.decided);
         for (id, decided) in decided.iter() {
             let found = catalog.recording(id)?;
@@ -180,7 +204,7 @@ impl Marks {
             let decided = lock(&self.decided);
             let now = decided.get(id);
             let deleted = now.is_some_and(|decided| decided.deleted.is_some());
-            let held = now.is_some_and(|decided| decided.held);
+            let held = now.is_some_and(Decided::is_held);
             match &mark {
                 Mark::Deleted(..) if deleted => return Ok(Decision::Deleted),
                 Mark::Deleted(..) if held => return Ok(Decision::Held),

@@ -300,6 +300,18 @@ impl Catalog {
         rows.map(|row| stored(row?)).collect()
     }
 
+    /// Ids of the recordings on legal hold.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub(super) fn held_recordings(&self) -> Result<Vec<String>, CatalogError> {
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT id FROM recordings WHERE json_extract(body, '$.held') = 1")?;
+        let ids = query.query_map([], |row| row.get(0))?;
+        Ok(ids.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Bytes of all recordings that are not deleted and meet the conditions.
     ///
     /// # Errors

@@ -162,6 +162,8 @@ pub enum Confirm {
 /// `kind = "object_store"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectStoreSink {
+    /// Certificates (PEM) of the authorities that alone are believed; `None` = the system's.
+    pub authorities: Option<String>,
     /// The bucket.
     pub bucket: String,
     /// URL of a server that speaks S3; `None` = AWS.
@@ -185,8 +187,10 @@ pub struct ObjectStoreSink {
 /// `kind = "webhook"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSink {
-    /// Where to.
-    pub url: String,
+    /// Where to. Its path or query may be a secret of the receiver's.
+    pub url: Secret,
+    /// As in [`ObjectStoreSink::authorities`].
+    pub authorities: Option<String>,
     /// Signs requests (HMAC-SHA256); `None` = not signed.
     pub secret: Option<Secret>,
     /// How it is delivered.
@@ -205,8 +209,8 @@ pub enum PcmChannel {
 /// Where a live tap connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PcmTarget {
-    /// A WebSocket URL.
-    WebSocket(String),
+    /// A WebSocket URL. Its path or query may be a secret of the receiver's.
+    WebSocket(Secret),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -214,6 +218,8 @@ pub enum PcmTarget {
 /// `kind = "pcm"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PcmSink {
+    /// As in [`ObjectStoreSink::authorities`].
+    pub authorities: Option<String>,
     /// Where each channel of each recording makes a connection to.
     pub target: PcmTarget,
     /// The channels.
@@ -298,6 +304,28 @@ fn secret(section: &mut Section<'_>, name: &str, report: &mut Report<'_>) -> Opt
         match text.trim() {
             "" => Err(format!("{path}: holds no secret")),
             secret => Ok(Secret(secret.to_owned())),
+        }
+    })
+}
+
+/// Certificates of authorities from a PEM file; without TLS they would be of no use.
+fn authorities(
+    section: &mut Section<'_>,
+    url: Option<&str>,
+    report: &mut Report<'_>,
+) -> Option<String> {
+    let file = section.take("ca_file")?.string(report)?;
+    if url.is_some_and(|url| !url.starts_with("https://") && !url.starts_with("wss://")) {
+        let message = "is of no use: the URL is not one of https:// or wss://";
+        report.add(file.at, &file.key, message);
+        return None;
+    }
+    file.map(report, |path| {
+        let text = std::fs::read_to_string(Path::new(path));
+        let text = text.map_err(|error| format!("{path}: {error}"))?;
+        match text.contains("-----BEGIN CERTIFICATE-----") {
+            true => Ok(text),
+            false => Err(format!("{path}: holds no certificate in PEM")),
         }
     })
 }
@@ -399,6 +427,7 @@ fn read_object_store(
             })
         });
     Some(ObjectStoreSink {
+        authorities: authorities(section, endpoint.as_deref(), report),
         bucket: required(section, "bucket", report)?,
         endpoint,
         region,
@@ -415,8 +444,10 @@ fn read_webhook(section: &mut Section<'_>, report: &mut Report<'_>) -> Option<We
     let delivery = read_delivery(section, report);
     let secret = secret(section, "secret_file", report);
     required(section, "url", report)?;
+    let url = url(section, "url", &["http", "https"], report)?;
     Some(WebhookSink {
-        url: url(section, "url", &["http", "https"], report)?,
+        authorities: authorities(section, Some(&url), report),
+        url: Secret(url),
         secret,
         delivery,
     })
@@ -444,8 +475,9 @@ fn read_pcm(section: &mut Section<'_>, report: &mut Report<'_>) -> Option<PcmSin
             item.complain(report, "must name at least one");
         }
     }
+    let authorities = authorities(section, Some(url.as_deref().unwrap_or_default()), report);
     let target = match (url, socket) {
-        (Some(url), None) => PcmTarget::WebSocket(url),
+        (Some(url), None) => PcmTarget::WebSocket(Secret(url)),
         (None, Some(path)) if !given => PcmTarget::Unix(path.into()),
         (None, None) if given => return None,
         _ => {
@@ -454,7 +486,11 @@ fn read_pcm(section: &mut Section<'_>, report: &mut Report<'_>) -> Option<PcmSin
             return None;
         }
     };
-    Some(PcmSink { target, channels })
+    Some(PcmSink {
+        authorities,
+        target,
+        channels,
+    })
 }
 
 /// A name is also that of a folder, and stands in metrics.

@@ -65,7 +65,10 @@ fn each_kind_has_its_defaults() {
         other => panic!("{other:?}"),
     });
     let expected = [
-        (PcmTarget::WebSocket("ws://127.0.0.1:9000/asr".into()), 2),
+        (
+            PcmTarget::WebSocket(Secret("ws://127.0.0.1:9000/asr".into())),
+            2,
+        ),
         (PcmTarget::Unix("/run/asr.sock".into()), 1),
     ];
     assert_eq!(targets.collect::<Vec<_>>(), expected);
@@ -136,4 +139,46 @@ fn wrong_keys_are_named() {
     }
     let twice = "kind = \"directory\"\npath = \"x\"\n[[sink]]\nkind = \"directory\"\npath = \"y\"";
     refused(twice, "sink.name", "is there already");
+}
+
+#[test]
+fn authorities_are_read_where_there_is_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("ca.pem"), folder.path().join("bad.pem"));
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    std::fs::write(&good, pem).unwrap();
+    std::fs::write(&bad, "a key").unwrap();
+    let sinks = read(&format!(
+        "[[sink]]\nkind = \"webhook\"\nurl = \"https://a.example/t0ken\"\nca_file = \"{0}\"\n\
+         [[sink]]\nkind = \"object_store\"\nbucket = \"b\"\nca_file = \"{0}\"\n\
+         [[sink]]\nkind = \"pcm\"\nurl = \"wss://a.example/t0ken\"\nca_file = \"{0}\"\n",
+        good.display()
+    ));
+    for sink in &sinks {
+        let given = match &sink.kind {
+            SinkKind::Webhook(one) => &one.authorities,
+            SinkKind::ObjectStore(one) => &one.authorities,
+            SinkKind::Pcm(one) => &one.authorities,
+            SinkKind::Directory(_) => panic!("{sink:?}"),
+        };
+        assert_eq!(given.as_deref(), Some(pem));
+        assert!(!format!("{sink:?}").contains("t0ken"), "not for a log");
+    }
+    for (kind, file, words) in [
+        (
+            "webhook\"\nurl = \"https://a.example/",
+            &bad,
+            "no certificate",
+        ),
+        (
+            "webhook\"\nurl = \"http://a.example/",
+            &good,
+            "is of no use",
+        ),
+        ("pcm\"\nurl = \"ws://a.example/", &good, "is of no use"),
+        ("pcm\"\nsocket = \"/run/asr", &good, "is of no use"),
+    ] {
+        let lines = format!("kind = \"{kind}\"\nca_file = \"{}\"", file.display());
+        refused(&lines, "sink.ca_file", words);
+    }
 }

@@ -64,7 +64,11 @@ impl Directory {
     }
 
     fn store(&self, mut making: Making<'_>, id: &str) -> io::Result<RecordingResult> {
+        let base = self.root.join(&making.name);
+        let folder = base.parent().unwrap_or(&self.root);
         if let Some(found) = self.found(&making) {
+            // Whoever put it there may have been killed before the names were durable.
+            sync_folders(folder, &self.root)?;
             return Ok(found);
         }
         let partial = self.partial();
@@ -80,8 +84,6 @@ impl Directory {
             written.push((beside, self.root.join(&made.name)));
             making.made.push(made);
         }
-        let base = self.root.join(&making.name);
-        let folder = base.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder)?;
         // The description comes last: who sees it finds the others.
         for (beside, target) in &written {

@@ -1,5 +1,6 @@
 //! HTTP for sinks: a client with timeouts and without redirects, on a runtime of the sink's own.
 
+use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -30,17 +31,38 @@ pub(super) fn provide_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// An error with what caused it: a client's own words often are only that it failed.
+pub(super) fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl Http {
-    pub(super) fn new(timeout_s: u32) -> Result<Self, String> {
+    /// `authorities`: certificates (PEM) of those that alone are believed; `None` = the system's.
+    pub(super) fn new(timeout_s: u32, authorities: Option<&str>) -> Result<Self, String> {
         provide_tls();
         let timeout = Duration::from_secs(timeout_s.into());
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let Some(pem) = authorities {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+            let certificates = certificates.map_err(|error| causes(&error))?;
+            builder = builder.tls_certs_only(certificates);
+        }
+        let client = builder
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("trunkline/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| causes(&error))?;
         Ok(Self {
             client,
             timeout,

@@ -36,9 +36,15 @@ pub(super) struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    /// Opens a recording.
+    /// Opens a recording. One whose frames are known to be on disk and are not found there now is an
+    /// error: a description alone would pass for a copy, and let retention delete what comes back.
     pub(super) fn open(library: &'a Library, files: &Files, entry: Entry) -> io::Result<Self> {
         let capture = library.capture(&entry.stored).map_err(io::Error::other)?;
+        if capture.is_none() && entry.stored.storage.last().is_some() {
+            return Err(io::Error::other(
+                "its frames are not where the catalog says",
+            ));
+        }
         Ok(Self {
             name: name_of(files, &entry.stored.recording),
             library,

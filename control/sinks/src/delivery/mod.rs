@@ -12,8 +12,9 @@ mod object_store;
 mod pcm;
 mod webhook;
 
-use crate::catalog::CopyEraser;
+use crate::catalog::{CopyEraser, StoredRecording};
 use crate::library::{Entry, Library};
+use crate::object::Recording;
 use std::sync::Arc;
 use std::time::Duration;
 use trunkline_config::{Sink, SinkKind};
@@ -94,9 +95,21 @@ impl Place {
         let entry = self.library.entry(id).map_err(failed)?;
         Ok(entry.filter(|entry| {
             let recording = &entry.stored.recording;
-            let ours = self.tenant.is_none() || self.tenant == recording.tenant;
-            ours && recording.kept != Some(false)
+            self.is_ours(recording) && recording.kept != Some(false)
         }))
+    }
+
+    /// A recording that would have been for this sink and is deleted.
+    fn deleted(&self, id: &str) -> Result<Option<Recording>, FinishError> {
+        let stored = self.library.catalog.recording(id).map_err(failed)?;
+        let deleted = stored.filter(StoredRecording::is_deleted);
+        Ok(deleted
+            .map(|stored| stored.recording)
+            .filter(|recording| self.is_ours(recording)))
+    }
+
+    fn is_ours(&self, recording: &Recording) -> bool {
+        self.tenant.is_none() || self.tenant == recording.tenant
     }
 }
 

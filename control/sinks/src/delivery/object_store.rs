@@ -1,11 +1,13 @@
 //! `kind = "object_store"`: a recording's files as objects in an S3 bucket, each confirmed.
 
-use super::http::{provide_tls, runtime};
-use super::making::{Made, Making};
+use super::http::{causes, provide_tls, runtime};
+use super::making::{Made, Making, name_of};
 use super::{Place, failed, hours};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ClientOptions, ObjectStoreExt, PutPayload, RetryConfig};
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, ObjectStoreExt, PutPayload, RetryConfig,
+};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -37,10 +39,17 @@ impl Store {
     pub(super) fn new(settings: &ObjectStoreSink, place: Place) -> Result<Self, String> {
         provide_tls();
         let timeout = Duration::from_secs(settings.delivery.timeout_s.into());
-        let client = ClientOptions::new()
+        let mut client = ClientOptions::new()
             .with_timeout(timeout)
             .with_connect_timeout(timeout.min(Duration::from_secs(5)))
             .with_allow_http(true);
+        if let Some(pem) = &settings.authorities {
+            let certificates = Certificate::from_pem_bundle(pem.as_bytes());
+            client = client.with_no_system_certificates(true);
+            for certificate in certificates.map_err(|error| causes(&error))? {
+                client = client.with_root_certificate(certificate);
+            }
+        }
         let retry = RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: RETRIES_MAX,
@@ -50,6 +59,8 @@ impl Store {
             .with_bucket_name(&settings.bucket)
             .with_region(&settings.region)
             .with_client_options(client)
+            // Not everything that speaks S3 takes them.
+            .with_disable_bulk_delete(true)
             .with_retry(retry);
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.with_endpoint(endpoint);
@@ -61,7 +72,7 @@ impl Store {
             _ => builder.with_skip_signature(true),
         };
         Ok(Self {
-            bucket: builder.build().map_err(|error| error.to_string())?,
+            bucket: builder.build().map_err(|error| causes(&error))?,
             bucket_name: settings.bucket.clone(),
             files: settings.files.clone(),
             part_bytes: usize::try_from(settings.part_bytes).map_err(|error| error.to_string())?,
@@ -94,6 +105,26 @@ impl Store {
         }
         let bytes = making.made.iter().map(|made| made.bytes).sum();
         Ok(self.result(making.name, bytes))
+    }
+
+    /// Deletes what an upload may have put here.
+    fn take_back(&self, name: &str) -> Result<(), String> {
+        let Some(runtime) = &self.runtime else {
+            return Err("the sink has ended".to_owned());
+        };
+        for format in &self.files.formats {
+            let name = format!("{name}.{}", format.extension());
+            let key = Key::parse(&name).map_err(|error| error.to_string())?;
+            let deleted = async {
+                match self.bucket.delete(&key).await {
+                    Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    other => other,
+                }
+            };
+            let deleted = runtime.block_on(self.within(deleted));
+            deleted.map_err(|why| format!("{name}: {why}"))?;
+        }
+        Ok(())
     }
 
     fn result(&self, name: String, bytes: u64) -> RecordingResult {
@@ -211,7 +242,7 @@ impl Store {
     ) -> Result<T, String> {
         let timeout = self.timeout * (RETRIES_MAX as u32 + 1);
         match tokio::time::timeout(timeout, request).await {
-            Ok(done) => done.map_err(|error| error.to_string()),
+            Ok(done) => done.map_err(|error| causes(&error)),
             Err(_) => Err(format!("no answer within {} s", timeout.as_secs())),
         }
     }
@@ -259,10 +290,19 @@ impl RecordingSink for Store {
         artifact: &RecordingArtifact,
         _deadline: Instant,
     ) -> Result<RecordingResult, FinishError> {
-        let Some(entry) = self.place.entry(&artifact.recording)? else {
-            return Ok(RecordingResult::default());
-        };
-        let making = Making::open(&self.place.library, &self.files, entry).map_err(failed)?;
-        self.deliver(making).map_err(failed)
+        let id = &artifact.recording;
+        if let Some(entry) = self.place.entry(id)? {
+            let making = Making::open(&self.place.library, &self.files, entry).map_err(failed)?;
+            let delivered = self.deliver(making);
+            if !self.place.library.is_gone(id).map_err(failed)? {
+                return delivered.map_err(failed);
+            }
+        }
+        // Whoever deleted it meanwhile was told that it does not get here any more.
+        if let Some(deleted) = self.place.deleted(id)? {
+            let name = name_of(&self.files, &deleted);
+            self.take_back(&name).map_err(failed)?;
+        }
+        Ok(RecordingResult::default())
     }
 }

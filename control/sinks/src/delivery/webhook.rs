@@ -1,6 +1,6 @@
 //! `kind = "webhook"`: a signed request for each finished recording.
 
-use super::http::Http;
+use super::http::{Http, causes};
 use super::making::hex;
 use super::{Place, failed, hours};
 use crate::Timestamp;
@@ -16,7 +16,7 @@ const EVENT: &str = "recording.finished";
 
 pub(super) struct Webhook {
     place: Place,
-    url: String,
+    url: Secret,
     secret: Option<Secret>,
     http: Http,
     patience: Duration,
@@ -26,7 +26,7 @@ pub(super) struct Webhook {
 impl Webhook {
     pub(super) fn new(settings: &WebhookSink, place: Place) -> Result<Self, String> {
         Ok(Self {
-            http: Http::new(settings.delivery.timeout_s)?,
+            http: Http::new(settings.delivery.timeout_s, settings.authorities.as_deref())?,
             url: settings.url.clone(),
             secret: settings.secret.clone(),
             patience: hours(settings.delivery.give_up_after_h),
@@ -39,7 +39,7 @@ impl Webhook {
         let mut request = self
             .http
             .client()
-            .post(&self.url)
+            .post(&self.url.0)
             .header("Content-Type", "application/json")
             .header("Trunkline-Event", EVENT)
             .header("Trunkline-Delivery", delivery);
@@ -50,11 +50,13 @@ impl Webhook {
         }
         let request = request.body(body);
         let answered = self.http.run(async move {
-            let response = request.send().await.map_err(|error| error.to_string())?;
+            // Not with the URL, which may hold a secret: this goes into logs and lists.
+            let told = |error: reqwest::Error| causes(&error.without_url());
+            let response = request.send().await.map_err(told)?;
             let status = response.status();
             // An answer that breaks off is none: the other side may have died over it.
             let read = response.bytes().await;
-            read.map_err(|error| format!("the answer breaks off: {error}"))?;
+            read.map_err(|error| format!("the answer breaks off: {}", told(error)))?;
             Ok::<_, String>(status)
         });
         match answered.map_err(failed)? {

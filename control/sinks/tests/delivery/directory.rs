@@ -182,3 +182,31 @@ fn after_the_loss_of_a_catalog_only_what_is_missing_is_made_again() {
     let wav = std::fs::read(name(&place, 1, "wav")).unwrap();
     assert!(wav.starts_with(b"RIFF"), "made again");
 }
+
+#[test]
+fn frames_that_are_away_for_a_while_are_no_empty_recording() {
+    let mut place = Place::new(1, 10);
+    std::fs::write(place.path("out"), "in the way").unwrap();
+    let text = directory(&place, "");
+    place.start(&sinks(&text));
+    wait_for("a failure", || {
+        let waiting = place.deliveries(DeliveryState::Waiting);
+        (waiting[0].attempts > 0).then_some(())
+    });
+    place.stop();
+    std::fs::remove_file(place.path("out")).unwrap();
+    // A disk that is not mounted yet.
+    std::fs::rename(place.path("segments"), place.path("away")).unwrap();
+    std::fs::create_dir(place.path("segments")).unwrap();
+    place.start(&sinks(&text));
+    wait_for("another failure", || {
+        let waiting = place.deliveries(DeliveryState::Waiting);
+        let error = waiting.first()?.error.clone()?;
+        error.contains("its frames are not where").then_some(())
+    });
+    assert_eq!(files(&place.path("out")), Vec::<String>::new());
+    std::fs::remove_dir(place.path("segments")).unwrap();
+    std::fs::rename(place.path("away"), place.path("segments")).unwrap();
+    place.wait(DeliveryState::Done, 1);
+    assert_eq!(files(&place.path("out")).len(), 3);
+}

@@ -1,7 +1,7 @@
 //! Objects in a bucket.
 
 use crate::http::Server;
-use crate::place::{Place, sinks, wait_for};
+use crate::place::{Place, delete, sinks, wait_for};
 use crate::s3::{Fault, S3};
 use trunkline_config::{Sink, SinkKind};
 use trunkline_sinks::catalog::DeliveryState;
@@ -167,4 +167,25 @@ fn after_the_loss_of_a_catalog_nothing_goes_up_that_is_there() {
     // Of the recording that lacks one, all three.
     assert_eq!(puts.count(), 3, "{:?}", state.requests);
     assert_eq!(state.objects.len(), 6);
+}
+
+#[test]
+fn what_is_deleted_while_it_goes_up_does_not_stay_there() {
+    let mut place = Place::new(1, 500);
+    let s3 = S3::default();
+    // The catalog is made before the store can be reached.
+    s3.set(Fault::Unavailable(9));
+    let server = s3.serve();
+    place.start(&store(&place, &server, ""));
+    let (catalog, segments) = (place.catalog(), place.path("segments"));
+    let id = place.id(0).to_owned();
+    s3.before_put(move || {
+        delete(&catalog, &segments, &id).unwrap();
+    });
+    s3.set(Fault::None);
+    let done = place.wait(DeliveryState::Done, 1);
+    assert_eq!(done[0].result, Some(Default::default()));
+    let state = s3.state();
+    assert!(state.requests.iter().any(|one| one == "PUT part"));
+    assert!(state.objects.is_empty(), "{:?}", state.objects.keys());
 }

@@ -155,13 +155,17 @@ impl Place {
 
     /// Deletes a recording as the API does.
     pub fn delete(&self, id: &str) -> Result<usize, String> {
-        let catalog = self.catalog();
-        let stored = catalog.recording(id).unwrap().unwrap();
-        let mark = Mark::Deleted(stored.storage.number, Box::new(stored.recording));
-        catalog.decide(id, mark).unwrap();
-        let erased = catalog.erase_deleted(&self.path("segments"));
-        erased.map_err(|error| error.to_string())
+        delete(&self.catalog(), &self.path("segments"), id)
     }
+}
+
+/// [`Place::delete`] from anywhere.
+pub fn delete(catalog: &CatalogHandle, segments: &Path, id: &str) -> Result<usize, String> {
+    let stored = catalog.recording(id).unwrap().unwrap();
+    let mark = Mark::Deleted(stored.storage.number, Box::new(stored.recording));
+    catalog.decide(id, mark).unwrap();
+    let erased = catalog.erase_deleted(segments);
+    erased.map_err(|error| error.to_string())
 }
 
 /// Names of all files below a folder, sorted; without what is being written.

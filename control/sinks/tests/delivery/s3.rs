@@ -29,9 +29,13 @@ pub struct State {
     fault: Option<Fault>,
 }
 
+/// Something that happens once.
+type Event = Box<dyn FnOnce() + Send>;
+
 #[derive(Clone, Default)]
 pub struct S3 {
     state: Arc<Mutex<State>>,
+    before_put: Arc<Mutex<Option<Event>>>,
 }
 
 fn xml(body: String) -> Reply {
@@ -51,6 +55,11 @@ impl S3 {
         self.state().fault = Some(fault);
     }
 
+    /// Has this happen once a first object came, before it is kept.
+    pub fn before_put(&self, event: impl FnOnce() + Send + 'static) {
+        *self.before_put.lock().unwrap() = Some(Box::new(event));
+    }
+
     /// Starts it.
     pub fn serve(&self) -> Server {
         let own = self.clone();
@@ -58,6 +67,11 @@ impl S3 {
     }
 
     fn answer(&self, request: Request) -> Reply {
+        if request.method == "PUT"
+            && let Some(event) = self.before_put.lock().unwrap().take()
+        {
+            event();
+        }
         let mut state = self.state();
         match state.fault {
             Some(Fault::Hang) => return Reply::Hang,
@@ -142,6 +156,10 @@ impl State {
                 let kept = self.kept(request.body);
                 self.objects.insert(key, kept);
                 etag("whole")
+            }
+            ("DELETE", None) => {
+                self.objects.remove(&key);
+                Reply::status(204)
             }
             ("HEAD" | "GET", None) => self.give(&key, &request),
             _ => Reply::status(400),

@@ -1,12 +1,48 @@
 //! A connection that sound leaves by: a WebSocket, or a Unix socket.
 
 use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use std::io;
+use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
 use trunkline_config::PcmTarget;
+
+/// Where connections go, and whom they believe.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) target: PcmTarget,
+    /// Believes the configured authorities alone; `None` = the system's.
+    tls: Option<Connector>,
+}
+
+impl Peer {
+    pub(super) fn new(target: PcmTarget, authorities: Option<&str>) -> Result<Self, String> {
+        let tls = authorities.map(believing).transpose()?;
+        Ok(Self { target, tls })
+    }
+}
+
+/// TLS that believes these authorities (PEM) alone.
+fn believing(pem: &str) -> Result<Connector, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let added = certificate
+            .map_err(|error| error.to_string())
+            .and_then(|one| roots.add(one).map_err(|error| error.to_string()));
+        added.map_err(|error| format!("ca_file: {error}"))?;
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Connector::Rustls(Arc::new(config)))
+}
 
 /// An open connection.
 pub(super) enum Connection {
@@ -15,10 +51,12 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    pub(super) async fn open(target: &PcmTarget) -> io::Result<Self> {
-        match target {
+    pub(super) async fn open(peer: &Peer) -> io::Result<Self> {
+        match &peer.target {
             PcmTarget::WebSocket(url) => {
-                let (stream, _) = connect_async(url).await.map_err(io::Error::other)?;
+                let tls = peer.tls.clone();
+                let opened = connect_async_tls_with_config(&url.0, None, false, tls).await;
+                let (stream, _) = opened.map_err(io::Error::other)?;
                 Ok(Self::WebSocket(Box::new(stream)))
             }
             PcmTarget::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),

@@ -1,6 +1,6 @@
 //! One channel of one recording on its way: a bounded queue, and a task that connects and sends.
 
-use super::connection::Connection;
+use super::connection::{Connection, Peer};
 use serde_json::json;
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
-use trunkline_config::{PcmChannel, PcmTarget};
+use trunkline_config::PcmChannel;
 use trunkline_hooks::CallMeta;
 
 /// Pieces of 20 ms that may wait: five seconds.
@@ -77,14 +77,14 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn begin(
         handle: &Handle,
-        target: &PcmTarget,
+        peer: &Peer,
         start: Start,
         dropped: Arc<AtomicU64>,
     ) -> Self {
         let (pieces, waiting) = channel(PIECES_MAX);
         let channel = start.channel;
         let sending = Sending {
-            target: target.clone(),
+            peer: peer.clone(),
             start,
             waiting,
             dropped: Arc::clone(&dropped),
@@ -116,7 +116,7 @@ impl Line {
 }
 
 struct Sending {
-    target: PcmTarget,
+    peer: Peer,
     start: Start,
     waiting: Receiver<Piece>,
     dropped: Arc<AtomicU64>,
@@ -135,7 +135,7 @@ impl Sending {
     async fn run(mut self) {
         let mut complained = false;
         loop {
-            let why = match within(Connection::open(&self.target)).await {
+            let why = match within(Connection::open(&self.peer)).await {
                 Ok(connection) => match self.send_all(connection).await {
                     Over::Ended => return,
                     Over::Refused => return self.discard().await,
@@ -144,7 +144,7 @@ impl Sending {
                 Err(error) => error,
             };
             if !std::mem::replace(&mut complained, true) {
-                let (call, target) = (&self.start.call, &self.target);
+                let (call, target) = (&self.start.call, &self.peer.target);
                 tracing::warn!(call, ?target, error = %why, "live sound does not get through");
             }
             // Nobody wants to hear later what was said meanwhile.

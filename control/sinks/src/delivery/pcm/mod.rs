@@ -6,6 +6,7 @@ mod line;
 
 use super::Place;
 use super::http::{provide_tls, runtime};
+use connection::Peer;
 use line::{Line, Start};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -13,14 +14,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::runtime::Runtime;
-use trunkline_config::{PcmChannel, PcmSink, PcmTarget};
+use trunkline_config::{PcmChannel, PcmSink};
 use trunkline_hooks::{
     CallMeta, FinishError, RecordingArtifact, RecordingChannel, RecordingResult, RecordingSink,
 };
 
 pub(super) struct Pcm {
     place: Place,
-    target: PcmTarget,
+    peer: Peer,
     channels: Vec<PcmChannel>,
     /// By the inbound leg's Call-ID.
     calls: Mutex<HashMap<String, Tapped>>,
@@ -42,7 +43,7 @@ impl Pcm {
         provide_tls();
         Ok(Self {
             place,
-            target: settings.target.clone(),
+            peer: Peer::new(settings.target.clone(), settings.authorities.as_deref())?,
             channels: settings.channels.clone(),
             calls: Mutex::default(),
             dropped: Arc::default(),
@@ -77,7 +78,7 @@ impl RecordingSink for Pcm {
         let line = |channel: &PcmChannel| {
             let start = Start::of(meta, *channel, sample_rate);
             let dropped = Arc::clone(&self.dropped);
-            Line::begin(runtime.handle(), &self.target, start, dropped)
+            Line::begin(runtime.handle(), &self.peer, start, dropped)
         };
         let lines = self.channels.iter().map(line).collect();
         let mut calls = self.calls();

@@ -14,5 +14,7 @@ mod pcm;
 mod place;
 #[path = "delivery/s3.rs"]
 mod s3;
+#[path = "delivery/tls.rs"]
+mod tls;
 #[path = "delivery/webhook.rs"]
 mod webhook;

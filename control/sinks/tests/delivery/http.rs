@@ -1,5 +1,6 @@
 //! A small web server with faults.
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -47,6 +48,14 @@ pub struct Server {
 
 impl Server {
     pub fn start(answer: impl Fn(Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, answer)
+    }
+
+    /// One that speaks TLS, where it is given what to speak it with.
+    pub fn start_with(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -56,8 +65,15 @@ impl Server {
                 if stop.load(SeqCst) {
                     return;
                 }
-                let (stop, answer) = (Arc::clone(&stop), Arc::clone(&answer));
-                std::thread::spawn(move || serve(stream.unwrap(), &*answer, &stop));
+                let (stop, answer, tls) = (Arc::clone(&stop), Arc::clone(&answer), tls.clone());
+                let stream = stream.unwrap();
+                std::thread::spawn(move || match tls {
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).unwrap();
+                        serve(StreamOwned::new(connection, stream), &*answer, &stop);
+                    }
+                    None => serve(stream, &*answer, &stop),
+                });
             }
         });
         Self { address, stopping }
@@ -77,11 +93,11 @@ impl Drop for Server {
 }
 
 /// Answers one request after the other; errors are the client's going away.
-fn serve(stream: TcpStream, answer: &dyn Fn(Request) -> Reply, stopping: &AtomicBool) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut writer = stream;
+fn serve<S: Read + Write>(stream: S, answer: &dyn Fn(Request) -> Reply, stopping: &AtomicBool) {
+    let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
         let head = request.method == "HEAD";
+        let writer = reader.get_mut();
         match answer(request) {
             Reply::Hang => {
                 while !stopping.load(SeqCst) {
@@ -117,7 +133,7 @@ fn serve(stream: TcpStream, answer: &dyn Fn(Request) -> Reply, stopping: &Atomic
     }
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+fn read(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();

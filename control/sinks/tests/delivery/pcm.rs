@@ -11,9 +11,9 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_hooks::{CallMeta, Direction, RecordingChannel};
 use trunkline_sinks::catalog::Storage;
 
-const CALL_ID: &str = "a1@test";
+pub const CALL_ID: &str = "a1@test";
 
-fn meta() -> CallMeta {
+pub fn meta() -> CallMeta {
     CallMeta {
         call_id: CALL_ID.to_owned(),
         correlation_id: String::new(),
@@ -29,7 +29,7 @@ fn meta() -> CallMeta {
 }
 
 /// 20 ms at 8 kHz, each piece known by its value.
-fn piece(value: u8) -> Arc<[u8]> {
+pub fn piece(value: u8) -> Arc<[u8]> {
     vec![value; 320].into()
 }
 

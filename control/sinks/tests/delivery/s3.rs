@@ -1,6 +1,7 @@
 //! A server that speaks as much of S3 as an upload takes, honestly or not.
 
 use crate::http::{Reply, Request, Server};
+use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -62,8 +63,13 @@ impl S3 {
 
     /// Starts it.
     pub fn serve(&self) -> Server {
+        self.serve_with(None)
+    }
+
+    /// Starts it, with TLS where that is given.
+    pub fn serve_with(&self, tls: Option<Arc<ServerConfig>>) -> Server {
         let own = self.clone();
-        Server::start(move |request| own.answer(request))
+        Server::start_with(tls, move |request| own.answer(request))
     }
 
     fn answer(&self, request: Request) -> Reply {

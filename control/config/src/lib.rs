@@ -33,7 +33,7 @@ pub use recorder::{
     check_header as check_recorder_header,
 };
 pub use retention::Retention;
-pub use route::{Auth, HeaderMatch, Next, Record, Route, Transfer};
+pub use route::{Auth, HeaderMatch, Next, Record, RecordPref, Route, Transfer};
 pub use sink::{
     Confirm, Delivery, DirectorySink, FileFormat, Files, ObjectStoreSink, PcmChannel, PcmSink,
     PcmTarget, Secret, Sink, SinkKind, WebhookSink,

@@ -2,7 +2,7 @@
 
 use crate::policy::{self, HeaderPolicy};
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
-use crate::recorder::{self, Recorder, Recorders};
+use crate::recorder::{self, OnRecordingFailure, Recorder, Recorders};
 use crate::{Pattern, SipTarget, normalize_user};
 use std::sync::Arc;
 use toml::de::DeValue;
@@ -41,6 +41,16 @@ impl Record {
     }
 }
 
+/// What becomes of a party's `a=recordpref` (RFC 7866).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RecordPref {
+    /// Nothing.
+    #[default]
+    Ignore,
+    /// Recording begins, rests and ends by it, except one that is required.
+    Honour,
+}
+
 /// One route. All conditions must hold; an absent one always does.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -72,6 +82,8 @@ pub struct Route {
     pub class: Option<String>,
     /// Whether and how it is recorded here.
     pub record: Record,
+    /// What becomes of what parties wish of recording.
+    pub recordpref: RecordPref,
     /// To whom else its calls are recorded.
     pub recorders: Arc<Recorders>,
     /// What happens to digest challenges and credentials.
@@ -127,6 +139,14 @@ pub enum Auth {
 }
 
 impl Route {
+    /// Whether what parties wish of recording is done: never to a recording without which there would be no
+    /// call (`on_recording_failure`).
+    #[must_use]
+    pub fn honours_wishes(&self) -> bool {
+        self.recordpref == RecordPref::Honour
+            && self.recorders.on_failure == OnRecordingFailure::Continue
+    }
+
     /// Whether its calls are recording sessions that end at us.
     #[must_use]
     pub fn records_here(&self) -> bool {
@@ -192,6 +212,7 @@ pub(crate) fn read(
         tenant: None,
         class: None,
         record: Record::No,
+        recordpref: RecordPref::Ignore,
         recorders: Arc::default(),
         auth: Auth::Pass,
         connect_timeout_ms: 4000,
@@ -229,6 +250,17 @@ pub(crate) fn read(
             "answer" => Err("\"answer\": not supported yet".to_owned()),
             _ => Err(format!("{mode:?} is not one of \"pass\", \"answer\"")),
         });
+    }
+    if let Some(text) = section
+        .take("recordpref")
+        .and_then(|item| item.string(report))
+    {
+        let policy = text.map(report, |policy| match policy {
+            "ignore" => Ok(RecordPref::Ignore),
+            "honour" => Ok(RecordPref::Honour),
+            _ => Err(format!("{policy:?} is not one of \"ignore\", \"honour\"")),
+        });
+        route.recordpref = policy.unwrap_or_default();
     }
     let recorders = recorder::read_route(&mut section, recorders, report);
     if recorders.local && route.record == Record::No {

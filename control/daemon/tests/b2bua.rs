@@ -1,6 +1,8 @@
 //! Calls through the B2BUA in virtual time: two user agents, a dataplane that answers as the real one
 //! does, and a network that may lose, repeat and reorder datagrams by a seed.
 
+#[path = "b2bua/awareness.rs"]
+mod awareness;
 #[path = "b2bua/cdr.rs"]
 mod cdr;
 mod common;
@@ -38,6 +40,8 @@ mod transfer;
 mod traps;
 #[path = "b2bua/watch.rs"]
 mod watch;
+#[path = "b2bua/wishes.rs"]
+mod wishes;
 
 use std::collections::HashMap;
 

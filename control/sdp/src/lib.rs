@@ -24,6 +24,7 @@ mod lines;
 mod payload;
 mod plan;
 mod receive;
+mod record;
 mod write;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use judge::{Occasion, Refusal, judge_answer, judge_offer};
 pub use payload::{Codec, PayloadType, Sendable, sendable};
 pub use plan::{MediaPlan, PlannedMedia, RelayKind};
 pub use receive::write_received;
+pub use record::{RecordPreference, RecordState, retell, told};
 pub use write::{OriginState, Ours, Written, WrittenLine, negotiated, write_answer, write_offer};
 
 /// Limits on what is read and written.

@@ -24,7 +24,7 @@ pub fn write_received(
             None => writer.rejected(media),
         }
     }
-    writer.finish(ours.address, origin)
+    writer.finish(ours, origin)
 }
 
 fn receive(writer: &mut Writer, media: &Media, port: u16, playable: &[Codec]) {
@@ -85,6 +85,7 @@ mod tests {
         let ours = Ours {
             address: "192.0.2.9".parse().unwrap(),
             ports,
+            record: None,
         };
         let playable = [Codec::Pcmu, Codec::Pcma];
         write_received(&offer, &playable, &ours, &mut OriginState::new(7))

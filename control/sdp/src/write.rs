@@ -9,6 +9,7 @@ use crate::SdpError;
 use crate::attribute::{Direction, crosses};
 use crate::description::{Description, Media, Protocol, family_name};
 use crate::limits::PAYLOADS_MAX;
+use crate::record::{RecordState, mark};
 
 /// Our addresses towards the side that is written to.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub struct Ours<'a> {
     pub address: IpAddr,
     /// RTP port for each m-line; `None` (or missing) = port 0.
     pub ports: &'a [Option<u16>],
+    /// What the side is told of recording (`a=record`); `None` where it would not understand that.
+    pub record: Option<RecordState>,
 }
 
 impl Ours<'_> {
@@ -127,7 +130,7 @@ pub fn write_offer(offer: &Description, ours: &Ours<'_>, origin: &mut OriginStat
             None => writer.rejected(media),
         }
     }
-    writer.finish(ours.address, origin)
+    writer.finish(ours, origin)
 }
 
 /// The answer of one side, told to the side whose `offer` it answers. `ours` are our ports towards
@@ -160,7 +163,7 @@ pub fn write_answer(
             None => writer.rejected(asked),
         }
     }
-    Ok(writer.finish(ours.address, origin))
+    Ok(writer.finish(ours, origin))
 }
 
 /// What the two sides of an m-line do once offer and answer are both known: the first side's
@@ -297,9 +300,9 @@ impl Writer {
         let _ = write!(self.body, "{letter}={value}\r\n");
     }
 
-    pub(crate) fn finish(self, address: IpAddr, origin: &mut OriginState) -> Written {
+    pub(crate) fn finish(self, ours: &Ours<'_>, origin: &mut OriginState) -> Written {
         Written {
-            text: origin.describe(address, &self.body),
+            text: origin.describe(ours.address, &mark(&self.body, ours.record)),
             lines: self.lines,
         }
     }

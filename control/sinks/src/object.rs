@@ -211,6 +211,19 @@ pub struct Call {
     /// Attributes.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// How the parties were told of recordings by others while none ran here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indications: Vec<Indication>,
+}
+
+impl Call {
+    /// A party was told while nothing was recorded here. The newest are kept.
+    pub fn indicated(&mut self, indication: Indication) {
+        if self.indications.len() >= TOLD_MAX {
+            self.indications.remove(0);
+        }
+        self.indications.push(indication);
+    }
 }
 
 /// One side of a call.
@@ -364,6 +377,54 @@ pub struct StreamTally {
     pub tally: Tally,
 }
 
+words! {
+    /// How a party was told that it is recorded.
+    IndicationKind {
+        /// `a=record` in a description that it acknowledged (RFC 7866).
+        Record = "a=record",
+        /// A spoken announcement that it was played.
+        Announcement = "announcement",
+        /// A tone that it was played.
+        Tone = "tone",
+    }
+}
+
+/// One proof that a party was told of the recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Indication {
+    /// Which side was told: caller or callee.
+    pub side: Role,
+    /// How.
+    pub kind: IndicationKind,
+    /// What: `on`, `off` or `paused`; of sound, which.
+    #[serde(default)]
+    pub value: String,
+    /// When the party acknowledged it, or when the sound began.
+    pub at: Timestamp,
+    /// The SIP status by which the party refused to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u16>,
+    /// How long sound was played.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Packets of the sound that left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u64>,
+}
+
+/// What a party wished of the recording (`a=recordpref`, RFC 7866).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preference {
+    /// Which side: caller or callee.
+    pub side: Role,
+    /// `on`, `off`, `pause` or `nopreference`.
+    pub value: String,
+    /// When it said so.
+    pub at: Timestamp,
+    /// Whether the route lets parties decide.
+    pub honoured: bool,
+}
+
 /// The receipt of a recording.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -376,6 +437,52 @@ pub struct Receipt {
     pub streams: Vec<StreamTally>,
     /// Hash chain over what was written, once all of it is on disk.
     pub chain: Option<Chain>,
+    /// How the parties were told of it, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub indications: Vec<Indication>,
+    /// What the parties wished, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<Preference>,
+    /// Further indications and wishes that the receipt has no room for; the recording's facts have them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: u32,
+}
+
+/// Indications, and wishes, that a receipt has room for.
+const TOLD_MAX: usize = 48;
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Receipt {
+    /// A party was told.
+    pub fn indicated(&mut self, indication: Indication) {
+        let full = self.indications.len() >= TOLD_MAX;
+        match full {
+            true => self.left_out += 1,
+            false => self.indications.push(indication),
+        }
+    }
+
+    /// A party wishes something.
+    pub fn preferred(&mut self, preference: Preference) {
+        let full = self.preferences.len() >= TOLD_MAX;
+        match full {
+            true => self.left_out += 1,
+            false => self.preferences.push(preference),
+        }
+    }
+
+    /// The same counts again, counted anew: what the parties were told and wished stays.
+    pub fn recounted(self, counted: Self) -> Self {
+        Self {
+            indications: self.indications,
+            preferences: self.preferences,
+            left_out: self.left_out,
+            ..counted
+        }
+    }
 }
 
 /// The hash chain of a recording: one value that stands for every byte of its extents.

@@ -99,7 +99,8 @@ pub struct CallOpen {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CallChange {
-    /// `answered`, `media`, `hold`, `unhold`, `transfer`, `attributes`, `participants`, `metadata`.
+    /// `answered`, `media`, `hold`, `unhold`, `transfer`, `attributes`, `participants`, `metadata`,
+    /// `indication`, `preference`.
     pub reason: String,
     /// The answer, when it came after the recording's start.
     pub answered_mono_ns: Option<u64>,
@@ -117,6 +118,10 @@ pub struct CallChange {
     pub kept: bool,
     /// Recording metadata (RFC 7865) as it came from the client, or a part of it.
     pub metadata: Option<MetadataFact>,
+    /// A party was told of the recording: an entry of the receipt's `indications`.
+    pub indication: Option<serde_json::Value>,
+    /// A party wishes something of the recording: an entry of the receipt's `preferences`.
+    pub preference: Option<serde_json::Value>,
 }
 
 /// A metadata document of a recording session, or a part of a long one.

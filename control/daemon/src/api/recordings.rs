@@ -98,5 +98,7 @@ pub(super) async fn receipt(
         "callee": receipt.callee,
         "streams": receipt.streams,
         "chain": receipt.chain,
+        "indications": receipt.indications,
+        "preferences": receipt.preferences,
     })))
 }

@@ -103,8 +103,8 @@ impl B2bua {
         if call.transfer_of.is_some() {
             return self.hand_over(call, &response, now);
         }
-        if call.route.record.starts_itself() && call.recordings.is_empty() {
-            self.start_recording(call, None, now);
+        if call.recordings.is_empty() {
+            self.start_by_route(call, now);
         }
         let commands = self.leg_commands(call);
         self.batch(call, commands, Step::Answer { response, sdp }, now);
@@ -281,14 +281,13 @@ impl B2bua {
             return self.send_bye(call, Side::Callee, Some(("SIP", 503, "no media")), now);
         }
         let sdp = if late {
-            if call.route.record.starts_itself() {
-                self.start_recording(call, None, now);
-            }
+            self.start_by_route(call, now);
+            self.note_recorded(call);
             let address = self.media_address(call, Side::Caller);
             call.negotiation.write_offer(&call.media, address)
         } else {
             self.acknowledge(call, response, None, now);
-            sdp
+            self.retold(call, sdp)
         };
         self.answer_caller(call, response.status, Some(response), sdp, now);
         call.phase = Phase::Answered;
@@ -373,9 +372,11 @@ impl B2bua {
                 .invitation
                 .as_ref()
                 .is_some_and(|one| one.server.is_some() && one.server == invite);
-            for leg in &mut call.legs {
+            for side in Side::BOTH {
+                let leg = call.leg_mut(side);
                 if invite.is_some() && leg.unacknowledged == invite {
                     leg.unacknowledged = None;
+                    b2bua.indication_acknowledged(call, side, now);
                 }
             }
             if first {
@@ -392,6 +393,7 @@ impl B2bua {
     fn on_first_ack(&mut self, call: &mut Call, request: &Request, now: &Moment) {
         self.ledger
             .acknowledged(call, &call.object.sip_call_id, now);
+        self.indication_acknowledged(call, Side::Caller, now);
         let leg = call.leg_mut(Side::Caller);
         leg.acknowledged = true;
         let (waits, reason) = (std::mem::take(&mut leg.bye_waits), leg.bye_reason.take());
@@ -469,6 +471,8 @@ impl B2bua {
     ) {
         self.acknowledge(call, response, sdp, now);
         call.invitation = None;
+        // Nothing acknowledges an ACK.
+        self.indication_acknowledged(call, Side::Callee, now);
         self.save(call);
     }
 }

@@ -9,7 +9,7 @@ use trunkline_sip::message::{Method, Request, Response};
 use trunkline_sip::transaction::{Path, ServerTx};
 
 use super::headers;
-use super::{B2bua, session_id, transfer};
+use super::{B2bua, awareness, session_id, transfer};
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
 
@@ -62,6 +62,7 @@ impl B2bua {
         required.retain(|option| !transfer::understood(&request.method, option));
         if matches!(request.method, Method::Invite | Method::Update) && !ending {
             let policy = call.leg(side).session_policy;
+            awareness::note(call.leg_mut(side), &request.headers);
             if let Err(too_small) = policy.accept(&request.headers) {
                 let mut response = self.dialog_response(call, side, &request, 422);
                 let least = too_small.min_se.to_string();

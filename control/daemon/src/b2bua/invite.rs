@@ -16,7 +16,7 @@ use trunkline_sip::transaction::{Path, ServerTx};
 use super::bodies::Received;
 use super::headers::{self, ALLOW};
 use super::targets::{self, Groups};
-use super::{B2bua, RETRY_AFTER_S, session_id, transfer};
+use super::{B2bua, RETRY_AFTER_S, awareness, session_id, transfer};
 use crate::api::events::EventKind;
 use crate::call::media::Media;
 use crate::call::negotiation::{Heard, Negotiation};
@@ -307,6 +307,7 @@ impl B2bua {
         let caller = Leg {
             dialog: Some(dialog),
             acknowledged: false,
+            aware: awareness::is_said(&request.headers),
             ..callee.clone()
         };
         let callee = Leg {
@@ -395,6 +396,7 @@ impl B2bua {
             recordings: Vec::new(),
             recording_expected: false,
             attributes: captured(request, route),
+            indications: Vec::new(),
         }
     }
 

@@ -14,6 +14,7 @@
 mod actions;
 mod alerts;
 mod answer;
+mod awareness;
 mod bodies;
 mod dialog;
 mod digits;
@@ -413,6 +414,7 @@ impl B2bua {
 
     /// Puts a call back (or forgets it) with its timer set.
     fn settle(&mut self, mut call: Box<Call>, now: &Moment) {
+        self.indicate(&mut call, now);
         if self.finish_if_over(&mut call, now) {
             self.recorders_follow(&call, now);
             self.forget(&call);

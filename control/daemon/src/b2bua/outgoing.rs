@@ -9,7 +9,7 @@ use trunkline_sip::transaction::Target;
 
 use super::bodies::{self, Received};
 use super::headers;
-use super::{B2bua, ClientUse, session, session_id};
+use super::{B2bua, ClientUse, awareness, session, session_id};
 use crate::call::{Branch, Call, Destination, Leg};
 use crate::clock::Moment;
 
@@ -39,6 +39,7 @@ impl B2bua {
             ..Leg::new(transport, flow, local, remote, contact)
         };
         session::propose(&leg, &mut request);
+        awareness::pass(call, &mut request.headers);
         // Without an offer of ours the target's would come in its 18x and want its answer in PRACK.
         if sdp.is_some() {
             request.headers.append("Supported", "100rel");

@@ -9,7 +9,7 @@ use trunkline_sip::dialog::DialogError;
 use trunkline_sip::message::{Method, Response};
 use trunkline_sip::transaction::ClientTx;
 
-use super::{B2bua, ClientUse, headers, session};
+use super::{B2bua, ClientUse, awareness, headers, session};
 use crate::call::negotiation::Heard;
 use crate::call::transfer::{Outcome, OwnOffer, Purpose};
 use crate::call::{Call, Phase, Step};
@@ -45,7 +45,9 @@ impl B2bua {
     ) {
         let patience = match purpose {
             Purpose::Transfer => TRANSFER_PATIENCE,
-            Purpose::Realign => (ANSWER_PATIENCE + RETRY_AFTER_MAX) * u32::from(TRIES_MAX),
+            Purpose::Realign | Purpose::Indicate => {
+                (ANSWER_PATIENCE + RETRY_AFTER_MAX) * u32::from(TRIES_MAX)
+            }
         };
         call.own_offer = Some(OwnOffer {
             to,
@@ -62,6 +64,10 @@ impl B2bua {
 
     /// What the other side says is told to this one again.
     pub(super) fn realign(&mut self, call: &mut Call, to: Side, now: &Moment) {
+        self.tell_again(call, to, Purpose::Realign, now);
+    }
+
+    pub(super) fn tell_again(&mut self, call: &mut Call, to: Side, purpose: Purpose, now: &Moment) {
         if call.own_offer.is_some() || call.phase != Phase::Answered {
             return;
         }
@@ -70,7 +76,7 @@ impl B2bua {
         }
         let address = self.media_address(call, to);
         if let Some(sdp) = call.negotiation.write_offer(&call.media, address) {
-            self.offer_ours(call, to, Purpose::Realign, sdp, now);
+            self.offer_ours(call, to, purpose, sdp, now);
         }
     }
 
@@ -85,6 +91,7 @@ impl B2bua {
         }
         offer.due = now.instant + RETRY;
         let sdp = offer.sdp.clone();
+        let speaks = awareness::is_aware(call, to.other());
         let leg = &mut call.legs[to as usize];
         if call.exchange.is_some() || !leg.acknowledged {
             return;
@@ -99,6 +106,7 @@ impl B2bua {
         };
         request.headers.set("User-Agent", headers::SERVER);
         request.headers.set("Allow", headers::allow(&call.route));
+        awareness::advertise(speaks, &mut request.headers);
         request.set_body("application/sdp", sdp);
         let sequence = dialog.local_seq();
         session::propose(leg, &mut request);
@@ -208,18 +216,27 @@ impl B2bua {
         };
         match offer.purpose {
             Purpose::Transfer => self.on_transfer_offer(call, offer.to, outcome, now),
-            Purpose::Realign => self.on_realigned(call, offer.to, outcome, now),
+            Purpose::Realign | Purpose::Indicate => {
+                self.on_realigned(call, offer.to, offer.purpose, outcome, now);
+            }
         }
     }
 
-    fn on_realigned(&mut self, call: &mut Call, to: Side, outcome: Outcome, now: &Moment) {
+    fn on_realigned(
+        &mut self,
+        call: &mut Call,
+        to: Side,
+        purpose: Purpose,
+        outcome: Outcome,
+        now: &Moment,
+    ) {
         let Outcome::Accepted {
             response,
             client,
             sequence,
         } = outcome
         else {
-            call.negotiation.withdraw();
+            self.offer_refused(call, to, purpose, outcome.status(), now);
             if matches!(outcome.status(), 408 | 481) && call.phase == Phase::Answered {
                 call.leg_mut(to).over = outcome.status() == 481;
                 self.end_call_with(call, EndedBy::Us, None, now);
@@ -229,9 +246,10 @@ impl B2bua {
         let answer = Heard::parse_for(&response.body, &call.route.codecs)
             .and_then(|answer| call.negotiation.hear_answer(answer));
         if answer.is_err() {
-            call.negotiation.withdraw();
+            self.offer_refused(call, to, purpose, 488, now);
             return self.acknowledge_own(call, to, client, sequence, now);
         }
+        self.indication_acknowledged(call, to, now);
         call.offerer = to.other();
         let commands = self.leg_commands(call);
         let then = Step::Realigned {
@@ -240,6 +258,21 @@ impl B2bua {
             sequence,
         };
         self.batch(call, commands, then, now);
+    }
+
+    /// What was told before stands.
+    fn offer_refused(
+        &mut self,
+        call: &mut Call,
+        to: Side,
+        purpose: Purpose,
+        status: u16,
+        now: &Moment,
+    ) {
+        if purpose == Purpose::Indicate {
+            self.indication_refused(call, to, status, now);
+        }
+        call.negotiation.withdraw();
     }
 
     /// Media follows what a side agreed to.

@@ -9,7 +9,7 @@ use trunkline_sip::transaction::{ClientTx, ServerTx};
 use super::bodies::{self, Received};
 use super::dialog::PASSAGES_MAX;
 use super::headers;
-use super::{B2bua, ClientUse, session, session_id};
+use super::{B2bua, ClientUse, awareness, session, session_id};
 use crate::call::{Call, Passage};
 use crate::clock::Moment;
 
@@ -40,6 +40,7 @@ impl B2bua {
         let to = passage.from.other();
         let hide = self.hides(call, passage.from, &passage.request.headers);
         let route = std::sync::Arc::clone(&call.route);
+        let speaks = awareness::is_aware(call, passage.from);
         let leg = call.leg_mut(to);
         let dialog = leg.dialog.as_mut().ok_or(481_u16)?;
         bodies::take_role(&passage.request.headers, dialog);
@@ -52,6 +53,7 @@ impl B2bua {
             headers::remove_identity(&mut request.headers);
         }
         if passage.negotiates || request.method == Method::Update {
+            awareness::advertise(speaks, &mut request.headers);
             session::propose(leg, &mut request);
         }
         Received::from(&passage.request).cross_to_request(sdp.as_deref(), &mut request);

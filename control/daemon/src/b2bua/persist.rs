@@ -13,6 +13,7 @@ use trunkline_sip::transaction::{FlowId, Transport};
 
 use super::B2bua;
 use super::transfer::Transfers;
+use crate::call::awareness::Awareness;
 use crate::call::media::Media;
 use crate::call::negotiation::{Negotiation, Saved as SavedNegotiation};
 use crate::call::recording::{Phase as Capture, Recording};
@@ -39,6 +40,8 @@ pub(super) struct SavedLeg {
     takes_update: bool,
     #[serde(default = "yes")]
     takes_info: bool,
+    #[serde(default)]
+    aware: bool,
 }
 
 fn yes() -> bool {
@@ -62,6 +65,8 @@ struct SavedCall {
     private: [bool; 2],
     #[serde(default)]
     passes_recording: bool,
+    #[serde(default)]
+    awareness: Awareness,
     #[serde(default, skip_serializing_if = "Transfers::is_empty")]
     transfers: Transfers,
 }
@@ -142,6 +147,7 @@ impl B2bua {
             shown: saved.shown,
             private: saved.private,
             passes_recording: saved.passes_recording,
+            awareness: saved.awareness,
             ..Call::new(key, saved.object, route, legs, media, negotiation)
         });
         let source = call.leg(Side::Caller).remote.ip();
@@ -240,6 +246,7 @@ impl SavedLeg {
             session: leg.session.as_ref().map(SessionTimer::terms),
             takes_update: leg.takes_update,
             takes_info: leg.takes_info,
+            aware: leg.aware,
         })
     }
 
@@ -256,6 +263,7 @@ impl SavedLeg {
                 .map(|one| SessionTimer::start(now.instant, one)),
             takes_update: self.takes_update,
             takes_info: self.takes_info,
+            aware: self.aware,
             ..Leg::new(self.transport, flow, self.local, self.remote, self.contact)
         }
     }
@@ -278,6 +286,7 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
         shown: call.shown,
         private: call.private,
         passes_recording: call.passes_recording,
+        awareness: call.awareness.clone(),
         transfers: Transfers::of(call),
     })
 }

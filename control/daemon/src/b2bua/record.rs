@@ -8,6 +8,7 @@ use trunkline_sinks::Timestamp;
 use trunkline_sinks::object::{self, RecordingState};
 use trunkline_sn3::facts::{CallChange, CallClose, CallOpen, ParticipantFact};
 
+use super::awareness::role;
 use super::{B2bua, CatalogWrite};
 use crate::api::events::{EventKind, Subject};
 use crate::call::recording::{Phase, Recording};
@@ -91,6 +92,7 @@ impl B2bua {
         }
         recording.refresh(now.utc);
         let object = recording.object.clone();
+        self.note_known(call, number);
         self.publish_recording(EventKind::RecordingStarted, call, number, now);
         self.save(call);
         if let Some(reply) = reply {
@@ -113,7 +115,7 @@ impl B2bua {
             .batches
             .iter()
             .any(|one| matches!(one.then, Step::Restart { number: other } if other == number));
-        let by = match call.recording_session {
+        let other = match call.recording_session {
             Some(_) => "client",
             None => "api",
         };
@@ -128,6 +130,10 @@ impl B2bua {
             return;
         }
         let before = recording.phase;
+        let by = recording
+            .wished_by
+            .take()
+            .map_or(other, |side| role(side).name());
         recording.confirmed(phase, at_mono_ns, origin_mono_ns, streams, by);
         if before == Phase::Starting {
             // `recording_started` follows with the command's answer.

@@ -7,6 +7,7 @@ use trunkline_sip::dialog::DialogId;
 use trunkline_sip::message::{NameAddr, Request, Response};
 use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
 
+use super::awareness::declines;
 use super::{B2bua, CatalogWrite};
 use crate::api::handle::{ActionError, RecorderOrder, SessionsReply};
 use crate::call::{Call, Phase};
@@ -74,6 +75,7 @@ impl B2bua {
             settled: !call.negotiation.is_pending() && call.exchange.is_none(),
             emergency,
             captured: recording.is_some(),
+            declined: declines(call),
             interface: call.media.interface[Side::Callee as usize],
             has_ports: call.media.port(0, Side::Caller) != 0,
             parties: parties(call),
@@ -161,6 +163,8 @@ impl B2bua {
                 self.writes.push(CatalogWrite::Call(call.object.clone()));
                 self.save(call);
             }
+            // Its parties are told as the call is put back.
+            Order::Recorded => {}
             Order::Fact(change) => self.fact_to_live(call, FactKind::CallChange, &*change),
         }
     }

@@ -7,7 +7,7 @@ use trunkline_sip::transaction::{ClientTx, ServerTx};
 
 use super::bodies::{self, Received};
 use super::headers;
-use super::{B2bua, session, session_id};
+use super::{B2bua, awareness, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::{Call, Passage, Phase, Step};
@@ -71,6 +71,10 @@ impl B2bua {
     ) {
         let mut response = self.dialog_response(call, side, request, 200);
         response.headers.set("Allow", headers::allow(&call.route));
+        awareness::advertise(
+            awareness::is_aware(call, side.other()),
+            &mut response.headers,
+        );
         if let Some(sdp) = call.negotiation.sent(side) {
             response.set_body("application/sdp", sdp);
         }
@@ -179,6 +183,7 @@ impl B2bua {
         }
         if response.is_success() {
             session::agreed(call.leg_mut(from.other()), &response, now);
+            self.note_recorded(call);
         }
         if !response.is_success() {
             return self.reoffer_refused(call, response.status, Some(&response), now);
@@ -186,6 +191,7 @@ impl B2bua {
         if late {
             return self.on_late_reoffer(call, response, now);
         }
+        self.indication_acknowledged(call, from.other(), now);
         let address = self.media_address(call, from);
         let sdp = Received::from(&response).sdp().unwrap_or_default();
         let answer = Heard::parse_for(&sdp, &call.route.codecs)
@@ -273,6 +279,7 @@ impl B2bua {
         let mut ours = self.dialog_response(call, from, &request, response.status);
         self.cross_back(call, from.other(), response, &mut ours);
         ours.headers.set("Allow", headers::allow(&call.route));
+        awareness::advertise(awareness::is_aware(call, from.other()), &mut ours.headers);
         if let Some(sdp) = sdp {
             Received::from(response).cross_to_response(Some(&sdp), &mut ours);
         }
@@ -280,6 +287,9 @@ impl B2bua {
         self.respond(server, ours, now);
         if request.method == Method::Invite {
             call.leg_mut(from).unacknowledged = Some(server);
+        } else {
+            // Nothing acknowledges the answer to an UPDATE.
+            self.indication_acknowledged(call, from, now);
         }
         if !late {
             call.exchange = None;
@@ -332,7 +342,9 @@ impl B2bua {
         now: &Moment,
     ) {
         self.acknowledge_reinvite(call, sdp, now);
-        call.exchange = None;
+        if let Some(passage) = call.exchange.take() {
+            self.indication_acknowledged(call, passage.from.other(), now);
+        }
         self.media_changed(call, now);
     }
 

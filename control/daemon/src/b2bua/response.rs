@@ -6,7 +6,7 @@ use trunkline_sip::message::Response;
 use trunkline_sip::transaction::{ClientTx, Path};
 
 use super::bodies::{self, Received};
-use super::{B2bua, ClientUse, headers, session, session_id};
+use super::{B2bua, ClientUse, awareness, headers, session, session_id};
 use crate::api::events::EventKind;
 use crate::call::negotiation::Heard;
 use crate::call::transfer::News;
@@ -130,11 +130,8 @@ impl B2bua {
             // The party that is to be transferred still hears the other.
             return;
         }
-        if call.route.record.starts_itself()
-            && self.config.recording.early_media
-            && call.recordings.is_empty()
-        {
-            self.start_recording(call, None, now);
+        if self.config.recording.early_media && call.recordings.is_empty() {
+            self.start_by_route(call, now);
         }
         let sdp = call.negotiation.sent(Side::Caller).map(str::to_owned);
         let commands = self.leg_commands(call);
@@ -171,11 +168,12 @@ impl B2bua {
         if call.phase != Phase::Inviting {
             return;
         }
+        let sdp = self.retold(call, Some(sdp));
         if call.object.state != CallState::Early {
             call.object.state = CallState::Early;
             self.publish_call(EventKind::CallEarly, call, now);
         }
-        self.pass_provisional(call, response, Some(sdp), now);
+        self.pass_provisional(call, response, sdp, now);
     }
 
     fn pass_provisional(
@@ -203,6 +201,7 @@ impl B2bua {
         let Some(server) = invitation.server else {
             return;
         };
+        let callee_aware = awareness::is_aware(call, Side::Callee);
         let Some(dialog) = &mut call.legs[Side::Caller as usize].dialog else {
             return;
         };
@@ -224,6 +223,7 @@ impl B2bua {
         let accepted = (200..300).contains(&status);
         if accepted {
             ours.headers.set("Allow", headers::allow(&call.route));
+            awareness::advertise(callee_aware, &mut ours.headers);
         }
         match (sdp, from) {
             (Some(sdp), Some(from)) => {

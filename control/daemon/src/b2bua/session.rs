@@ -9,7 +9,7 @@ use trunkline_sip::dialog::{SessionPolicy, SessionTimer, TimerAction};
 use trunkline_sip::message::{Headers, Method, Request, Response};
 use trunkline_sip::transaction::ClientTx;
 
-use super::{B2bua, ClientUse, headers};
+use super::{B2bua, ClientUse, awareness, headers};
 use crate::call::{Call, Leg, Phase};
 use crate::clock::Moment;
 
@@ -46,6 +46,7 @@ pub(crate) fn propose(leg: &Leg, request: &mut Request) {
 }
 
 fn note_methods(leg: &mut Leg, headers: &Headers) {
+    awareness::note(leg, headers);
     if let Some(methods) = headers.allow() {
         leg.takes_update = methods.contains(&Method::Update);
         leg.takes_info = methods.contains(&Method::Info);

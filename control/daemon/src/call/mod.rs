@@ -1,5 +1,6 @@
 //! A call: two legs, their media, their recordings.
 
+pub mod awareness;
 mod invitation;
 mod kept_counts;
 pub mod media;
@@ -21,6 +22,7 @@ use trunkline_sip::transaction::{ClientTx, FlowId, ServerTx, Target, Transport};
 
 use crate::api::handle::ActionError;
 use crate::siprec::server;
+use awareness::Awareness;
 pub use invitation::{Awaited, Branch, Destination, Failure, HostName, Invitation};
 use media::Media;
 use negotiation::{Heard, Negotiation};
@@ -89,6 +91,8 @@ pub struct Leg {
     pub takes_update: bool,
     /// Nothing says that its peer does not take digits by INFO.
     pub takes_info: bool,
+    /// Its peer understands `a=record` (RFC 7866).
+    pub aware: bool,
     /// A re-INVITE of its peer's whose 2xx is not acknowledged yet.
     pub unacknowledged: Option<ServerTx>,
 }
@@ -119,6 +123,7 @@ impl Leg {
             session_policy: SessionPolicy::default(),
             takes_update: false,
             takes_info: true,
+            aware: false,
             unacknowledged: None,
         }
     }
@@ -381,6 +386,8 @@ pub struct Call {
     pub at_once: usize,
     /// Whose limits it counts against.
     pub source: Option<std::net::IpAddr>,
+    /// What its parties know and wish of its recording.
+    pub awareness: Awareness,
     /// Which sides asked that their identity stays in the trust domain.
     pub private: [bool; 2],
     /// It is a recording session between two others: that one side only receives is no hold.
@@ -439,6 +446,7 @@ impl Call {
             consulted_side: Side::Callee,
             at_once: 1,
             source: None,
+            awareness: Awareness::default(),
             private: [false; 2],
             passes_recording: false,
         }

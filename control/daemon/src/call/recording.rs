@@ -80,6 +80,9 @@ pub struct Recording {
     pub failure: bool,
     /// Whether the call's end (rather than a `stop`) ended it.
     pub with_call: bool,
+    /// The side whose wish is about to pause or resume it.
+    #[serde(skip)]
+    pub wished_by: Option<Side>,
     /// Only one side is to be heard at all: that it is alone is no fault.
     #[serde(default)]
     pub one_channel: bool,
@@ -114,6 +117,7 @@ impl Recording {
             chain_head: chain::START,
             failure: false,
             with_call: false,
+            wished_by: None,
             one_channel: false,
             earlier: Vec::new(),
             streams: Vec::new(),
@@ -277,6 +281,11 @@ impl Recording {
         self.refresh(at);
     }
 
+    /// The receipt, for what the parties were told and wish.
+    pub fn receipt_mut(&mut self) -> &mut object::Receipt {
+        self.object.receipt.get_or_insert_default()
+    }
+
     /// Durations, pauses and the receipt as of now.
     pub fn refresh(&mut self, now: Timestamp) {
         let end = self.object.ended_at.unwrap_or(now);
@@ -292,7 +301,9 @@ impl Recording {
         let all: Vec<StreamCounts> = self.earlier.iter().chain(&self.streams).cloned().collect();
         // After a restart the last receipt stands until the dataplane says more.
         if !all.is_empty() || self.object.receipt.is_none() {
-            self.object.receipt = Some(receipt(&merge(all), self.covered_max_ms));
+            let told = self.object.receipt.take().unwrap_or_default();
+            let counted = receipt(&merge(all), self.covered_max_ms);
+            self.object.receipt = Some(told.recounted(counted));
         }
     }
 

@@ -218,6 +218,8 @@ pub enum Purpose {
     Transfer,
     /// What the other side says is told again: it differs from what was told before.
     Realign,
+    /// It is told that recording has begun, rests or has ended.
+    Indicate,
 }
 
 impl Outcome {

@@ -455,7 +455,8 @@ impl Agent {
 
     fn on_request(&mut self, tx: ServerTx, request: Request, now: Instant) {
         if request.method == Method::Invite {
-            let ended = |dialog: &Dialog| dialog.state() == DialogState::Terminated;
+            let left = self.byes > 0;
+            let ended = |dialog: &Dialog| left || dialog.state() == DialogState::Terminated;
             if request.headers.to_tag().is_none() && self.dialog.as_ref().is_some_and(ended) {
                 self.dialog = None;
             }

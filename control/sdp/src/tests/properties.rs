@@ -104,7 +104,7 @@ proptest! {
             plan.update(&offer);
             prop_assert!(plan.media().len() <= limits::RELAYED_MAX);
             let ports = plan.ports(&offer, &[20000, 20002, 20004, 20006]);
-            let ours = Ours { address: OURS, ports: &ports };
+            let ours = Ours { address: OURS, ports: &ports, record: None };
             let mut origin = OriginState::new(9);
             let written = write_offer(&offer, &ours, &mut origin);
             prop_assert!(!leaks(&written.text), "{}", written.text);
@@ -140,7 +140,7 @@ proptest! {
         let mut plan = MediaPlan::default();
         plan.update(&offer);
         let ports = plan.ports(&offer, &[20000, 20002, 20004, 20006]);
-        let ours = Ours { address: OURS, ports: &ports };
+        let ours = Ours { address: OURS, ports: &ports, record: None };
         let Ok(written) = write_answer(&offer, &answer, &ours, &mut OriginState::new(9)) else {
             prop_assert!(answer.media.is_empty());
             return Ok(());

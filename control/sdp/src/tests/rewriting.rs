@@ -18,6 +18,7 @@ fn relay(offer: &Description) -> (Written, Vec<Option<u16>>) {
         &Ours {
             address: OURS,
             ports: &ports,
+            record: None,
         },
         &mut OriginState::new(77),
     );
@@ -31,6 +32,7 @@ fn answer_through(offer: &str, answer: &str) -> Written {
     let ours = Ours {
         address: OURS,
         ports: &ports,
+        record: None,
     };
     write_answer(&offer, &answer, &ours, &mut OriginState::new(78)).expect("an answer")
 }
@@ -80,6 +82,7 @@ fn ipv6_is_written_as_such() {
     let ours = Ours {
         address: "2001:db8::5".parse().expect("an address"),
         ports: &[Some(20000)],
+        record: None,
     };
     let text = write_offer(&offer, &ours, &mut OriginState::new(1)).text;
     assert!(text.contains("o=- 1 1 IN IP6 2001:db8::5\r\n"), "{text}");
@@ -193,6 +196,7 @@ fn answers_that_do_not_fit_are_rejected_line_by_line() {
     let ours = Ours {
         address: OURS,
         ports: &[Some(20000)],
+        record: None,
     };
     let empty = read("v=0\n");
     let error = write_answer(&offer, &empty, &ours, &mut OriginState::new(1)).expect_err("empty");
@@ -242,6 +246,7 @@ fn the_version_rises_only_with_a_change() {
     let ours = Ours {
         address: OURS,
         ports: &[Some(20000)],
+        record: None,
     };
     let mut origin = OriginState::new(u64::MAX);
     assert!(origin.session_id() <= i64::MAX as u64);

@@ -334,9 +334,28 @@ fn end_recording(stored: &mut StoredRecording, segments: &Path, keys: &Keys) {
         pause.to_ms = Some(last_heard_ms.max(pause.from_ms));
     }
     recording.receipt = Some(verdict::receipt(&recount::count(&capture), None));
+    take_told(recording, capture.facts());
     take_chain(recording, &capture);
     recording.verdict = Some(Verdict::Partial);
     recording.state = RecordingState::Partial;
+}
+
+/// How the parties were told of a recording, and what they wished: of one whose last fact, which has it,
+/// was never written.
+fn take_told(recording: &mut Recording, facts: &CaptureFacts) {
+    let Some(receipt) = &mut recording.receipt else {
+        return;
+    };
+    for (_, change) in &facts.changes {
+        let indication = change.indication.clone().map(serde_json::from_value);
+        if let Some(Ok(indication)) = indication {
+            receipt.indicated(indication);
+        }
+        let preference = change.preference.clone().map(serde_json::from_value);
+        if let Some(Ok(preference)) = preference {
+            receipt.preferred(preference);
+        }
+    }
 }
 
 /// Enters a recording's call, or adds the recording to it.
@@ -408,6 +427,7 @@ fn new_call(open: &CallOpen, recording: &Recording) -> Call {
         // It was recorded: of calls that were not, segments know nothing.
         recording_expected: true,
         attributes: open.attributes.clone(),
+        indications: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = judge_offer(&description, Occasion::Later);
     let ports: Vec<Option<u16>> = description.media.iter().map(|_| Some(4000)).collect();
     let address = "192.0.2.1".parse().expect("an address");
-    let ours = Ours { address, ports: &ports };
+    let ours = Ours { address, ports: &ports, record: None };
     let mut origin = OriginState::new(1);
     let written = write_offer(&description, &ours, &mut origin).text;
     let again = Description::parse(written.as_bytes()).expect("our own description parses");

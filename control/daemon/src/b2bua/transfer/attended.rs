@@ -7,7 +7,7 @@ use trunkline_sip::message::{Method, Response};
 use trunkline_sip::transaction::ClientTx;
 
 use super::super::end::reason_header;
-use super::super::{B2bua, ClientUse, headers, session};
+use super::super::{B2bua, ClientUse, awareness, headers, session};
 use crate::call::negotiation::Heard;
 use crate::call::transfer::{Consulting, Newcomer, Owes, Stage};
 use crate::call::{Call, Leg, Phase};
@@ -71,6 +71,8 @@ impl B2bua {
         negotiation
             .offer(Side::Caller, offer)
             .map_err(|error| error.status())?;
+        let aware = met.leg(side).aware;
+        negotiation.indicate(Side::Callee, aware.then(|| self.recorded(call)));
         let media = call.media.for_newcomer(leaving);
         let address = self.media_address(call, leaving);
         let sdp = negotiation.write_offer(&media, address).ok_or(500_u16)?;
@@ -80,6 +82,10 @@ impl B2bua {
         let mut request = dialog.request(Method::Invite).map_err(|_| 491_u16)?;
         request.headers.set("User-Agent", headers::SERVER);
         request.headers.set("Allow", headers::allow(&call.route));
+        awareness::advertise(
+            awareness::is_aware(call, leaving.other()),
+            &mut request.headers,
+        );
         request.set_body("application/sdp", sdp);
         let sequence = dialog.local_seq();
         session::propose(leg, &mut request);

@@ -75,6 +75,7 @@ impl B2bua {
             }
             return self.transfer_failed(call, 488, now);
         };
+        self.indication_acknowledged(call, stays, now);
         let address = self.media_address(call, leaving);
         let heard = Heard::parse_for(&response.body, &call.route.codecs).and_then(|answer| {
             let negotiation = &mut newcomer.negotiation;
@@ -176,6 +177,9 @@ impl B2bua {
         if acknowledged {
             let id = call.object_leg(side).sip_call_id.clone();
             self.ledger.acknowledged(call, &id, now);
+        }
+        if acknowledged {
+            self.indication_acknowledged(call, side, now);
         }
         call.object_leg(side).state = CallState::Active;
         self.note_codecs(call);
@@ -322,6 +326,7 @@ fn change_party(call: &mut Call, side: Side, uri: String, now: &Moment) {
         party.to = Some(now.utc);
     }
     call.private[side as usize] = false;
+    call.awareness.forget(side);
     call.parties.push(Party {
         role: Role::Transfer,
         uri,

@@ -4,7 +4,7 @@ use trunkline_link::message::Side;
 use trunkline_sip::message::{Headers, Method, Replaces, Request, Scheme, Uri};
 use trunkline_sip::transaction::ServerTx;
 
-use super::super::B2bua;
+use super::super::{B2bua, awareness};
 use crate::call::transfer::Subscription;
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
@@ -135,8 +135,8 @@ impl B2bua {
 pub(in crate::b2bua) fn understood(method: &Method, option: &str) -> bool {
     let options: &[&str] = match method {
         Method::Refer => &["norefersub"],
-        Method::Invite => &["replaces", "timer", "100rel", "siprec"],
-        Method::Update => &["timer", "siprec"],
+        Method::Invite => &["replaces", "timer", "100rel", "siprec", awareness::OPTION],
+        Method::Update => &["timer", "siprec", awareness::OPTION],
         _ => &["siprec"],
     };
     options

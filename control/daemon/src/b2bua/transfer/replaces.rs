@@ -6,7 +6,7 @@ use trunkline_sip::message::{Method, Request};
 use trunkline_sip::transaction::{FlowId, Path, ServerTx};
 
 use super::super::end::bye;
-use super::super::{B2bua, headers, session, session_id};
+use super::super::{B2bua, awareness, headers, session, session_id};
 use crate::call::negotiation::Heard;
 use crate::call::transfer::{Newcomer, Owes, Stage, Transfer};
 use crate::call::{Call, Leg, Phase};
@@ -97,6 +97,8 @@ impl B2bua {
         if interface != Some(usize::from(call.media.interface[side as usize])) {
             return Err(488);
         }
+        let aware = awareness::is_said(&request.headers);
+        negotiation.indicate(side, aware.then(|| self.recorded(call)));
         negotiation
             .offer(side, offer)
             .map_err(|error| error.status())?;
@@ -121,6 +123,7 @@ impl B2bua {
             leg: Leg {
                 dialog: Some(dialog),
                 acknowledged: false,
+                aware,
                 ..leg
             },
             negotiation,
@@ -180,6 +183,10 @@ impl B2bua {
     ) {
         let mut response = self.dialog_response(call, side, request, 200);
         response.headers.set("Allow", headers::allow(&call.route));
+        awareness::advertise(
+            awareness::is_aware(call, side.other()),
+            &mut response.headers,
+        );
         if let Some(sdp) = sdp {
             response.set_body("application/sdp", sdp);
         }
@@ -268,6 +275,8 @@ impl B2bua {
             return false;
         }
         leg.acknowledged = true;
+        self.indication_acknowledged(call, side, now);
+        let leg = call.leg(side);
         let sip_call_id = leg
             .dialog
             .as_ref()

@@ -112,8 +112,9 @@ impl B2bua {
         object.legs = vec![object.legs[call.shown[leaving.other() as usize]].clone()];
         object.legs.push(call.object.legs[leg].clone());
         (object.answered_at, object.state) = (None, CallState::Setup);
-        let like = || {
-            Leg::new(
+        let like = |aware| Leg {
+            aware,
+            ..Leg::new(
                 stays.transport,
                 stays.flow,
                 stays.local,
@@ -128,7 +129,14 @@ impl B2bua {
             offer: Some(offer),
             transfer_of: Some(call.key),
             closed: true,
-            ..Call::new(key, object, route, [like(), like()], media, negotiation)
+            ..Call::new(
+                key,
+                object,
+                route,
+                [like(stays.aware), like(false)],
+                media,
+                negotiation,
+            )
         });
         self.next_group(&mut child, now);
         self.settle(child, now);

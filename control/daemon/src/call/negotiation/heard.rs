@@ -53,6 +53,13 @@ impl Heard {
         self.description().is_held()
     }
 
+    /// The parsed form, where the text has a word in it. Nothing of it is kept.
+    pub(super) fn if_it_says(&self, word: &str) -> Option<Description> {
+        let mut places = self.bytes.windows(word.len());
+        let says = places.any(|place| place.eq_ignore_ascii_case(word.as_bytes()));
+        says.then(|| Description::parse(&self.bytes).ok())?
+    }
+
     /// The same without the hold that the other side had asked for: where this one only received or
     /// rested in answer to it, it does both again.
     pub(super) fn resumed(&self) -> Self {

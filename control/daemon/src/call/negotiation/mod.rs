@@ -4,14 +4,15 @@
 mod heard;
 pub(crate) mod media;
 mod newcomer;
+mod record;
 mod saved;
 
 use std::net::IpAddr;
 
 use trunkline_link::message::{MediaKind, MediaOpen, Side};
 use trunkline_sdp::{
-    Change, Description, MediaPlan, Occasion, OriginState, Ours, RelayKind, SdpError, compare,
-    judge_offer, write_answer, write_offer,
+    Change, Description, MediaPlan, Occasion, OriginState, Ours, RecordState, RelayKind, SdpError,
+    compare, judge_offer, write_answer, write_offer,
 };
 
 use super::media::Media;
@@ -24,6 +25,19 @@ struct Party {
     heard: Option<Heard>,
     origin: OriginState,
     sent: Option<String>,
+    /// What is recorded by us, if it is to be told that; `None` = it would not understand.
+    record: Option<RecordState>,
+}
+
+impl Party {
+    fn new(origin: OriginState) -> Self {
+        Self {
+            heard: None,
+            origin,
+            sent: None,
+            record: None,
+        }
+    }
 }
 
 /// An offer on its way, not yet answered.
@@ -46,14 +60,9 @@ pub struct Negotiation {
 impl Negotiation {
     /// Nothing said yet. `origins` are random session ids for our `o=` lines.
     pub fn new(origins: [u64; 2]) -> Self {
-        let party = |id| Party {
-            heard: None,
-            origin: OriginState::new(id),
-            sent: None,
-        };
         Self {
             plan: MediaPlan::default(),
-            parties: origins.map(party),
+            parties: origins.map(|id| Party::new(OriginState::new(id))),
             pending: None,
         }
     }
@@ -137,6 +146,7 @@ impl Negotiation {
         let ours = Ours {
             address,
             ports: &ports,
+            record: record::joined(party.record, offer.description()),
         };
         let written = write_offer(offer.description(), &ours, &mut party.origin);
         party.sent = Some(written.text.clone());
@@ -162,6 +172,7 @@ impl Negotiation {
         let ours = Ours {
             address,
             ports: &ports,
+            record: record::joined(self.parties[to as usize].record, answer.description()),
         };
         let origin = &mut self.parties[to as usize].origin;
         let written = write_answer(offer, answer.description(), &ours, origin)?;

@@ -7,7 +7,7 @@ use trunkline_sdp::{
     Codec, Description, Occasion, OriginState, Ours, SdpError, judge_offer, write_answer,
 };
 
-use super::{Heard, Negotiation, Party, Pending, ports};
+use super::{Heard, Negotiation, Party, Pending, ports, record};
 use crate::call::media::Media;
 
 impl Negotiation {
@@ -20,11 +20,7 @@ impl Negotiation {
             Some(left) if left.is_held() => stays.resumed(),
             _ => stays.clone(),
         };
-        let fresh = || Party {
-            heard: None,
-            origin: OriginState::new(rand::random()),
-            sent: None,
-        };
+        let fresh = || Party::new(OriginState::new(rand::random()));
         let mut newcomer = fresh();
         if let Some((theirs, side)) = met {
             let known = &theirs.parties[side as usize];
@@ -52,11 +48,7 @@ impl Negotiation {
     pub fn without(&self, side: Side) -> Self {
         let mut next = self.clone();
         next.withdraw();
-        next.parties[side as usize] = Party {
-            heard: None,
-            origin: OriginState::new(rand::random()),
-            sent: None,
-        };
+        next.parties[side as usize] = Party::new(OriginState::new(rand::random()));
         next
     }
 
@@ -76,6 +68,10 @@ impl Negotiation {
         let ours = Ours {
             address,
             ports: &ports,
+            record: record::joined(
+                self.parties[Side::Callee as usize].record,
+                caller.description(),
+            ),
         };
         let party = &mut self.parties[Side::Callee as usize];
         let written = write_answer(

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use trunkline_link::message::Side;
-use trunkline_sdp::{MediaPlan, OriginState};
+use trunkline_sdp::{MediaPlan, OriginState, RecordState};
 
 use super::{Heard, Negotiation, Party, Pending};
 use crate::call::media::Media;
@@ -17,6 +17,9 @@ pub struct Saved {
     origins: [OriginState; 2],
     /// Which side offered last: what we told each side follows from it.
     offerer: u8,
+    /// What each side was told of recording.
+    #[serde(default)]
+    record: [Option<RecordState>; 2],
 }
 
 impl Saved {
@@ -48,6 +51,7 @@ impl Negotiation {
                 self.parties[1].origin.clone(),
             ],
             offerer: offerer as u8,
+            record: [Side::Caller, Side::Callee].map(|side| self.told_of_recording(side)),
         }
     }
 
@@ -63,14 +67,14 @@ impl Negotiation {
             Side::Callee => (second, first),
         };
         let [caller, callee] = saved.origins;
-        let party = |origin| Party {
-            heard: None,
-            origin,
-            sent: None,
+        let [first_told, second_told] = saved.record;
+        let party = |origin, record| Party {
+            record,
+            ..Party::new(origin)
         };
         let mut negotiation = Self {
             plan: saved.plan,
-            parties: [party(caller), party(callee)],
+            parties: [party(caller, first_told), party(callee, second_told)],
             pending: Some(Box::new(Pending {
                 from: offerer,
                 offer,

@@ -214,6 +214,10 @@ impl Client {
             session.scheduled = due;
         }
         let call = session.view.key;
+        let recorded = session.records();
+        if std::mem::replace(&mut session.recorded, recorded) != recorded {
+            self.orders.push((call, Order::Recorded));
+        }
         self.sessions.insert(session.key, session);
         self.judge(call, cx);
     }

@@ -23,6 +23,8 @@ pub enum Order {
     HangUp(String),
     /// Show a recording session as a leg.
     Leg(Box<object::Leg>),
+    /// Whether recorders have the call has changed.
+    Recorded,
     /// Append a fact to the recording here.
     Fact(Box<CallChange>),
 }
@@ -63,6 +65,7 @@ impl CallRecorders {
 pub(super) fn is_due(recorder: &Recorder, view: &CallView) -> bool {
     let rejects = view.recorders.on_failure == OnRecordingFailure::Reject && !view.emergency;
     match recorder.start {
+        _ if view.declined => false,
         _ if recorder.required && rejects => true,
         RecorderStart::Invite => true,
         RecorderStart::Early => view.stage >= Stage::Early && !view.streams.is_empty(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trunkline_config::{Host, Recorder, SipTarget};
 use trunkline_link::message::ForkState;
-use trunkline_sdp::{Description, OriginState};
+use trunkline_sdp::{Description, OriginState, RecordState};
 use trunkline_sip::dialog::{Dialog, SessionPolicy};
 use trunkline_sip::message::{Method, NameAddr, Request, Response, Uri, bracketed};
 use trunkline_sip::transaction::{ClientTx, Path, Target, Transport};
@@ -215,6 +215,7 @@ impl Client {
             gaps: Vec::new(),
             why: None,
             lost_since: None,
+            recorded: RecordState::Off,
             clients: Vec::new(),
             servers: Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! Recording sessions as they are shown and told of.
 
-use trunkline_link::message::ForkStream;
+use trunkline_link::message::{ForkState, ForkStream};
+use trunkline_sdp::RecordState;
 use trunkline_sinks::object::{self, CallState};
 
 use super::sdp::label;
@@ -29,6 +30,15 @@ impl RecordingSession {
             Phase::Lost => State::Lost,
             Phase::Ending | Phase::Over if self.announced => State::Ended,
             Phase::Ending | Phase::Over => State::Failed,
+        }
+    }
+
+    /// Whether its server records the call.
+    pub(super) fn records(&self) -> RecordState {
+        match self.state() {
+            State::Active if self.forking && self.fork == ForkState::Running => RecordState::On,
+            State::Active | State::Paused => RecordState::Paused,
+            _ => RecordState::Off,
         }
     }
 
@@ -160,6 +170,14 @@ impl Client {
             named && one.call.as_deref() == Some(view.id.as_str())
         };
         self.ended.iter().filter(of).cloned().collect()
+    }
+
+    /// Whether a recorder has a call.
+    pub fn records(&self, call: u64) -> RecordState {
+        let sessions = self.calls.get(&call).map_or(&[][..], |call| &call.sessions);
+        let sessions = sessions.iter().filter_map(|key| self.sessions.get(key));
+        let states = sessions.map(RecordingSession::records);
+        states.fold(RecordState::Off, RecordState::or)
     }
 
     /// Sessions that are not over.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use trunkline_config::Recorder;
 use trunkline_link::message::{FailReason, ForkState, ForkStream};
-use trunkline_sdp::OriginState;
+use trunkline_sdp::{OriginState, RecordState};
 use trunkline_sinks::Timestamp;
 use trunkline_sip::message::{Request, Uri};
 use trunkline_sip::transaction::{ClientTx, ServerTx, Transport};
@@ -226,6 +226,8 @@ pub(super) struct RecordingSession {
     pub why: Option<String>,
     /// A recorder that is required has been lost since.
     pub lost_since: Option<Instant>,
+    /// Whether it records the call, as the call was told last.
+    pub recorded: RecordState,
     /// Client and server transactions that lead here.
     pub clients: Vec<ClientTx>,
     pub servers: Vec<ServerTx>,

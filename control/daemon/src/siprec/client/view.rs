@@ -80,6 +80,8 @@ pub struct CallView {
     pub emergency: bool,
     /// Capture here runs, or may run again.
     pub captured: bool,
+    /// A party wishes not to be recorded, and the route honours that: no session begins.
+    pub declined: bool,
     /// Interface of the callee's side, for recorders of its family.
     pub interface: u8,
     /// The session has ports.

@@ -232,6 +232,7 @@ impl Lines {
         let ours = Ours {
             address,
             ports: &ports,
+            record: None,
         };
         let written = write_received(offer, &PLAYABLE, &ours, &mut self.origin);
         let description = Description::parse(written.text.as_bytes())?;

@@ -452,6 +452,168 @@ fn netsapiens_finds_its_labels_in_the_answer() {
 }
 
 #[test]
+fn opensips_with_times_that_are_not_rfc_3339_and_one_stream_each() {
+    let body = |sdp: &str| {
+        format!(
+            "--OSS-unique-boundary-42\nContent-Type: application/sdp\n\n{sdp}\n--OSS-unique-boundary-42\n\
+             Content-Type: application/rs-metadata+xml\nContent-Disposition: recording-session\n\n\
+             <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<recording xmlns='urn:ietf:params:xml:ns:recording:1'>\n\
+             <datamode>complete</datamode>\n<session session_id=\"b1nYyyXSS0yAkJy6wUrFLA==\">\n\
+             <sipSessionID>1-21@192.0.2.7</sipSessionID>\n</session>\n\
+             <participant participant_id=\"pJp0xKcrQF6yOyRTSFcm1g==\">\n<nameID aor=\"sip:alice@192.0.2.7\">\n\
+             <name>Alice</name>\n</nameID>\n</participant>\n\
+             <participant participant_id=\"bGG3oyMuRtOmjPXgLnyBhQ==\">\n<nameID aor=\"sip:bob@192.0.2.8\">\n\
+             </nameID>\n</participant>\n\
+             <stream stream_id=\"ct1WfUwhTBmQUlpbBhwMGw==\" session_id=\"b1nYyyXSS0yAkJy6wUrFLA==\">\n<label>0</label>\n</stream>\n\
+             <stream stream_id=\"Y6wkwMBgS9eDCJ5ryR2mcQ==\" session_id=\"b1nYyyXSS0yAkJy6wUrFLA==\">\n<label>1</label>\n</stream>\n\
+             <sessionrecordingassoc session_id=\"b1nYyyXSS0yAkJy6wUrFLA==\">\n\
+             <associate-time>2026-11-28 01:02:03</associate-time>\n</sessionrecordingassoc>\n\
+             <participantsessionassoc participant_id=\"pJp0xKcrQF6yOyRTSFcm1g==\" session_id=\"b1nYyyXSS0yAkJy6wUrFLA==\">\n\
+             <associate-time>2026-11-28 01:02:03</associate-time>\n</participantsessionassoc>\n\
+             <participantstreamassoc participant_id=\"pJp0xKcrQF6yOyRTSFcm1g==\">\n\
+             <send>ct1WfUwhTBmQUlpbBhwMGw==</send>\n<recv>Y6wkwMBgS9eDCJ5ryR2mcQ==</recv>\n</participantstreamassoc>\n\
+             <participantstreamassoc participant_id=\"bGG3oyMuRtOmjPXgLnyBhQ==\">\n\
+             <send>Y6wkwMBgS9eDCJ5ryR2mcQ==</send>\n<recv>ct1WfUwhTBmQUlpbBhwMGw==</recv>\n</participantstreamassoc>\n\
+             </recording>\n--OSS-unique-boundary-42--\n"
+        )
+    };
+    let recorded = Client {
+        headers: &contact(
+            ";+sip.src",
+            "Require: siprec\nAccept: application/sdp, application/rs-metadata+xml\nUser-Agent: OpenSIPS (3.4.2 (x86_64/linux))\n",
+        ),
+        kind: "multipart/mixed;boundary=OSS-unique-boundary-42",
+        labels: &["0", "1"],
+        body: &body,
+        later: &nothing_more,
+    }
+    .record();
+    recorded.assert_pair(("sip:alice@192.0.2.7", "Alice"), ("sip:bob@192.0.2.8", ""));
+}
+
+#[test]
+fn drachtio_before_rtpengine_pauses_by_inactive_and_resumes() {
+    let document = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<recording xmlns=\"urn:ietf:params:xml:ns:recording:1\">\n\
+        <datamode>complete</datamode>\n<session session_id=\"67a1b2\"><sipSessionID>d1c0</sipSessionID></session>\n\
+        <participant participant_id=\"part-1\"><nameID aor=\"+15550001\"><name>Caller</name></nameID></participant>\n\
+        <participantsessionassoc participant_id=\"part-1\" session_id=\"67a1b2\"/>\n\
+        <stream stream_id=\"str-1\" session_id=\"67a1b2\"><label>0</label></stream>\n\
+        <participant participant_id=\"part-2\"><nameID aor=\"+15550002\"/></participant>\n\
+        <participantsessionassoc participant_id=\"part-2\" session_id=\"67a1b2\"/>\n\
+        <stream stream_id=\"str-2\" session_id=\"67a1b2\"><label>1</label></stream>\n\
+        <participantstreamassoc participant_id=\"part-1\"><send>str-1</send><recv>str-2</recv></participantstreamassoc>\n\
+        <participantstreamassoc participant_id=\"part-2\"><send>str-2</send><recv>str-1</recv></participantstreamassoc>\n\
+        </recording>";
+    // rtpengine numbers its labels from 0 and sends what the offer lists first; drachtio adds headers of its own.
+    let body = |sdp: &str| {
+        format!(
+            "--uniqueBoundary\nContent-Disposition: session;handling=required\nContent-Type: application/sdp\n\n{sdp}\n\
+             --uniqueBoundary\nContent-Disposition: recording-session\nContent-Type: application/rs-metadata+xml\n\n\
+             {document}\n--uniqueBoundary--\n"
+        )
+    };
+    let lines = |direction: &str| {
+        let line = |port: u16, label: u8| {
+            format!(
+                "m=audio {port} RTP/AVP 8 101\na=rtpmap:8 PCMA/8000\na=rtpmap:101 telephone-event/8000\na={direction}\na=label:{label}\n"
+            )
+        };
+        let (one, two) = (line(9, 0), line(9, 1));
+        format!("v=0\no=- 9 9 IN IP4 127.0.0.1\ns=-\nc=IN IP4 127.0.0.1\nt=0 0\n{one}{two}")
+    };
+    let pauses = |scenario: Scenario| {
+        let again = |scenario: Scenario, direction: &str| {
+            scenario
+                .with_body(
+                    "INVITE",
+                    "Contact: <sip:src@[local_ip]:[local_port]>;+sip.src\n",
+                    "application/sdp",
+                    &lines(direction),
+                )
+                .may_get(100)
+                .expect(200)
+                .request("ACK")
+                .pause_ms(300)
+        };
+        again(again(scenario, "inactive"), "sendonly")
+    };
+    let recorded = Client {
+        headers: &contact(
+            ";+sip.src",
+            "Require: siprec\nX-Account-Sid: 1\nUser-Agent: drachtio-siprec-recording-server\n",
+        ),
+        kind: "multipart/mixed;boundary=uniqueBoundary",
+        labels: &["0", "1"],
+        body: &body,
+        later: &pauses,
+    }
+    .record();
+    recorded.assert_pair(("+15550001", "Caller"), ("+15550002", ""));
+    let pauses = recorded.recording["pauses"].as_array().map(Vec::len);
+    assert_eq!(pauses, Some(1), "{}", recorded.recording);
+}
+
+#[test]
+fn a_party_change_as_netsapiens_has_it_is_another_recording_of_the_same_group() {
+    let document = |session: &str, other: &str| {
+        format!(
+            "<recording xmlns='urn:ietf:params:xml:ns:recording:1'><datamode>complete</datamode>\
+             <group group_id=\"g9\"/><session session_id=\"{session}\"><group-ref>g9</group-ref></session>\
+             <participant participant_id=\"u\"><nameID aor=\"sip:100@ns\"/></participant>\
+             <participant participant_id=\"v\"><nameID aor=\"sip:{other}@ns\"/></participant>\
+             <stream stream_id=\"s1\" session_id=\"{session}\"><label>1</label></stream>\
+             <stream stream_id=\"s2\" session_id=\"{session}\"><label>2</label></stream>\
+             <participantstreamassoc participant_id=\"u\"><send>s1</send></participantstreamassoc>\
+             <participantstreamassoc participant_id=\"v\"><send>s2</send></participantstreamassoc></recording>"
+        )
+    };
+    let appliance = Appliance::start(&Setup {
+        next: "record".to_owned(),
+        record: "false",
+        ..Setup::to_port(0)
+    });
+    // The first session ends by BYE, and the next one begins with whoever is there now.
+    for (index, (session, other)) in [("n1", "201"), ("n2", "202")].into_iter().enumerate() {
+        let streams = [Stream::new("1", 1), Stream::new("2", 2)];
+        let sdp = description(1, &[&streams[0], &streams[1]], "sendonly");
+        let body = trunkline_tests::siprec::multipart(&sdp, &document(session, other));
+        let headers = contact(
+            ";+sip.src",
+            "Require: siprec\nUser-Agent: NetSapiens SiPBx\n",
+        );
+        let scenario = Scenario::caller("src")
+            .with_body(
+                "INVITE",
+                &headers,
+                trunkline_tests::siprec::MULTIPART,
+                &body,
+            )
+            .may_get(100)
+            .expect(200)
+            .request("ACK")
+            .pause_ms(700)
+            .request("BYE")
+            .expect(200);
+        let name = format!("src{index}");
+        let (sipp, ports) = start(&appliance, appliance.folder(), &name, scenario, 2);
+        for (stream, port) in streams.iter().zip(&ports) {
+            stream.party.speak_to(*port);
+        }
+        sipp.finish();
+        for stream in streams {
+            let _ = stream.party.finish();
+        }
+    }
+    let recordings = appliance.api.wait_for_recordings(2);
+    for (recording, other) in recordings.iter().rev().zip(["sip:201@ns", "sip:202@ns"]) {
+        assert_eq!(recording["attributes"]["siprec.group"], "g9", "{recording}");
+        assert_eq!(recording["participants"][1]["uri"], other, "{recording}");
+    }
+    let found = appliance.api.get("/v1/recordings?attr.siprec.group=g9");
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(2), "{found}");
+}
+
+#[test]
 fn cucm_built_in_bridge_without_any_sign_of_siprec() {
     let recorded = Client {
         headers: "From: \"Agent\" <sip:4001@[local_ip];x-nearend;x-refci=27298698;x-nearenddevice=SEP0001>;tag=[pid]c[call_number]\n\

@@ -18,6 +18,8 @@ mod loops;
 mod names;
 #[path = "b2bua/recorder.rs"]
 mod recorder;
+#[path = "b2bua/recorder_union.rs"]
+mod recorder_union;
 #[path = "b2bua/reliable.rs"]
 mod reliable;
 #[path = "b2bua/session_id.rs"]

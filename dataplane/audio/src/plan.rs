@@ -9,6 +9,7 @@ use crate::scan::{RunScan, SIDES, Scan, assume, scan};
 use crate::segment::Segment;
 use trunkline_codec::{CodecKind, Format};
 use trunkline_sn3::Capture;
+use trunkline_sn3::capture::CaptureFacts;
 
 /// Rates that may be asked for.
 const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=192_000;
@@ -18,6 +19,8 @@ const EARLY_START_MAX_NS: i64 = 60_000_000;
 /// The same of a classic blob's time 0: a sender of speech may begin with a burst that fills the far
 /// end's buffer.
 const BURST_START_MAX_NS: i64 = 500_000_000;
+/// Layers of one channel; further ones are heard with the last.
+const LAYERS_MAX: usize = 8;
 /// Concealment and codec delay that may reach back from a packet, ns.
 const REACH_NS: i64 = 400_000_000;
 
@@ -50,6 +53,8 @@ pub struct Plan {
     pub(crate) rate_hz: u32,
     pub(crate) samples: u64,
     pub(crate) tones: bool,
+    /// Layers of each channel.
+    pub(crate) layers: usize,
     /// Output channels in order.
     channels: Channels,
     /// The law that is kept, where sound stays G.711.
@@ -74,6 +79,8 @@ pub(crate) struct RunPlan {
     pub(crate) side: usize,
     /// Index of its output channel.
     pub(crate) channel: usize,
+    /// It is heard where no run of its channel with a lower one is.
+    pub(crate) layer: usize,
     pub(crate) segments: Vec<Placed>,
     pub(crate) hold_ns: i64,
     pub(crate) last_ns: i64,
@@ -151,6 +158,7 @@ impl Plan {
             rate_hz,
             samples,
             tones: options.tones,
+            layers: 1,
             channels: Channels::new(options.layout, facts),
             kept,
             runs: Vec::new(),
@@ -170,7 +178,7 @@ impl Plan {
         if !options.any_length {
             plan.check_length()?;
         }
-        plan.take_runs(&found);
+        plan.take_runs(&found, facts);
         if plan.streams.iter().all(|stream| stream.codecs.is_empty()) {
             plan.notes
                 .push("there is no audio in this capture".to_owned());
@@ -178,7 +186,7 @@ impl Plan {
         Ok(plan)
     }
 
-    fn take_runs(&mut self, found: &Scan) {
+    fn take_runs(&mut self, found: &Scan, facts: &CaptureFacts) {
         let to_ms = |ns: i64| (ns - self.start_ns).div_euclid(1_000_000);
         self.events = found
             .events
@@ -201,6 +209,8 @@ impl Plan {
             let channel = self
                 .channels
                 .of(run.key.side, run.key.media, run.counts.first_ns);
+            let layer = layer_of(run, facts);
+            self.layers = self.layers.max(layer + 1);
             let report = report(run, to_ms, ignored, channel);
             for codec in report.codecs.iter().filter(|codec| !codec.supported) {
                 let note = format!(
@@ -219,6 +229,7 @@ impl Plan {
             self.runs.push(RunPlan {
                 side: usize::from(run.key.side & 1),
                 channel,
+                layer,
                 segments: run
                     .segments
                     .iter()
@@ -437,6 +448,14 @@ fn kept_law(runs: &[RunScan], rate_hz: Option<u32>) -> Result<CodecKind, AudioEr
         }
     }
     law.ok_or_else(|| refused("there is no sound".to_owned()))
+}
+
+/// How many others of its channel a run yields to: those of another recording session of the same call,
+/// which carries the same sound.
+fn layer_of(run: &RunScan, facts: &CaptureFacts) -> usize {
+    let at = u64::try_from(run.counts.last_ns).unwrap_or(0);
+    let leg = facts.leg_at(run.key.side, run.key.media, at);
+    leg.map_or(0, |leg| usize::from(leg.alternate).min(LAYERS_MAX - 1))
 }
 
 /// A packet or two with foreign numbers amid a stream of the same side.

@@ -222,7 +222,8 @@ impl<'a> Player<'a> {
         });
         let rate = stage.plan.rate_hz;
         let samples = position.saturating_sub(start);
-        let known = start > i64::MIN && samples > 0 && stage.gaps.len() < GAPS_MAX;
+        let heard = self.run.layer == 0;
+        let known = heard && start > i64::MIN && samples > 0 && stage.gaps.len() < GAPS_MAX;
         let from = packet.wall_ns.saturating_sub(media_ns(samples, rate));
         if known && !stage.plan.is_paused(from, packet.wall_ns) {
             stage.gaps.push(Gap {
@@ -281,7 +282,7 @@ impl<'a> Player<'a> {
             self.pcm
                 .extend(std::iter::repeat_n(0, samples as usize - made));
             left -= samples;
-            lay(stretch, &self.pcm, self.run.channel, stage);
+            lay(stretch, &self.pcm, &self.run, stage);
             self.pcm.clear();
         }
         stretch.next_ticks += gap_ticks;
@@ -378,7 +379,7 @@ impl<'a> Player<'a> {
             .stretch
             .get_or_insert_with(|| begin_stretch(placed, segment, rate, start, stage));
         stretch.next_ticks = packet.ticks + ticks;
-        lay(stretch, &self.pcm, self.run.channel, stage);
+        lay(stretch, &self.pcm, &self.run, stage);
         self.pcm.clear();
         self.written_to = self.written_to.max(stretch.position);
     }
@@ -451,11 +452,15 @@ impl<'a> Player<'a> {
 
     fn end_stretch(&mut self, stage: &mut Stage<'_>) {
         if let Some(mut stretch) = self.stretch.take() {
-            lay(&mut stretch, &self.pcm, self.run.channel, stage);
+            lay(&mut stretch, &self.pcm, &self.run, stage);
             if let Some(resampler) = stretch.resampler.take() {
                 stage.scratch.clear();
                 resampler.finish(&mut stage.scratch);
-                stage.tracks[self.run.channel].add(stretch.position, &stage.scratch);
+                stage.tracks[self.run.channel].add(
+                    self.run.layer,
+                    stretch.position,
+                    &stage.scratch,
+                );
                 stretch.position += stage.scratch.len() as i64;
             }
             self.written_to = self.written_to.max(stretch.position);
@@ -497,7 +502,7 @@ impl<'a> Player<'a> {
                 .plan
                 .is_paused(time(noise.position), time(noise.position + count))
             {
-                stage.tracks[self.run.channel].add(noise.position, &stage.scratch);
+                stage.tracks[self.run.channel].add(self.run.layer, noise.position, &stage.scratch);
             }
             noise.position += count;
             self.written_to = self.written_to.max(noise.position);
@@ -535,16 +540,16 @@ fn gap_is_paused(gap_ticks: i64, packet: &Packet<'_>, placed: &Placed, stage: &S
 }
 
 /// Lays samples of the codec's rate at the stretch's end.
-fn lay(stretch: &mut Stretch, samples: &[i16], channel: usize, stage: &mut Stage<'_>) {
+fn lay(stretch: &mut Stretch, samples: &[i16], run: &RunPlan, stage: &mut Stage<'_>) {
     match &mut stretch.resampler {
         None => {
-            stage.tracks[channel].add(stretch.position, samples);
+            stage.tracks[run.channel].add(run.layer, stretch.position, samples);
             stretch.position += samples.len() as i64;
         }
         Some(resampler) => {
             stage.scratch.clear();
             resampler.push(samples, &mut stage.scratch);
-            stage.tracks[channel].add(stretch.position, &stage.scratch);
+            stage.tracks[run.channel].add(run.layer, stretch.position, &stage.scratch);
             stretch.position += stage.scratch.len() as i64;
         }
     }

@@ -6,6 +6,7 @@ use crate::feed::Feed;
 use crate::plan::{Plan, to_samples};
 use crate::player::{Packet, Player};
 use crate::stage::{Gap, PlayCounts, Stage};
+use crate::track::Layers;
 use trunkline_codec::tone;
 use trunkline_sn3::Capture;
 
@@ -100,7 +101,7 @@ pub fn render_with_gaps(
         player.finish(&mut stage);
     }
     output.flush_rest(&mut stage, sink, progress)?;
-    stage.counts.misplaced_samples = stage.tracks.iter().map(|track| track.misplaced).sum();
+    stage.counts.misplaced_samples = stage.tracks.iter().map(Layers::misplaced).sum();
     Ok((stage.counts, stage.gaps))
 }
 
@@ -196,7 +197,7 @@ impl Output {
             let samples = (ms * u64::from(rate) / 1_000) as usize;
             let mut sound = Vec::with_capacity(samples);
             tone::dtmf(event.event, TONE_DBM0, rate, samples, &mut sound);
-            stage.tracks[event.channel].add(position, &sound);
+            stage.tracks[event.channel].add(0, position, &sound);
             self.next_tone += 1;
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::plan::Plan;
 use crate::resample::Kernel;
-use crate::track::Track;
+use crate::track::Layers;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Kernels {
 pub(crate) struct Stage<'p> {
     pub(crate) plan: &'p Plan,
     /// One for each output channel.
-    pub(crate) tracks: Vec<Track>,
+    pub(crate) tracks: Vec<Layers>,
     pub(crate) kernels: Kernels,
     pub(crate) counts: PlayCounts,
     pub(crate) gaps: Vec<Gap>,
@@ -72,7 +72,7 @@ impl<'p> Stage<'p> {
         Self {
             plan,
             tracks: (0..plan.channels())
-                .map(|_| Track::new(plan.samples))
+                .map(|_| Layers::new(plan.samples, plan.layers))
                 .collect(),
             kernels: Kernels::default(),
             counts: PlayCounts::default(),

@@ -35,6 +35,15 @@ pub struct LegFact {
     pub ptime_ms: u16,
     /// Payload types.
     pub payloads: Vec<PayloadFact>,
+    /// It carries once more what others of that side do: it is heard where nothing with a lower number is.
+    /// 0 = it is heard anyway.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub alternate: u8,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 /// A participant of the recording.
@@ -128,6 +137,9 @@ pub struct CallChange {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MetadataFact {
+    /// The recording session that it came in, where there are several in the recording; else empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub session: String,
     /// Its number in the recording session, from 1.
     pub revision: u32,
     /// The CSeq number of the message that brought it.

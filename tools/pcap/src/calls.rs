@@ -215,6 +215,7 @@ impl Call {
                             kind: "audio".to_owned(),
                             ptime_ms: media.ptime_ms,
                             payloads: Vec::new(),
+                            alternate: 0,
                         });
                         let last = legs.len() - 1;
                         &mut legs[last]

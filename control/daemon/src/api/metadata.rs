@@ -33,9 +33,12 @@ impl Convert for Documents {
 /// Documents of their parts, oldest first. One of which a part is missing says so.
 fn documents<'a>(parts: impl Iterator<Item = &'a MetadataFact>) -> Vec<Value> {
     let mut items: Vec<(&MetadataFact, u16, String)> = Vec::new();
+    let same = |one: &MetadataFact, other: &MetadataFact| {
+        (&one.session, one.revision) == (&other.session, other.revision)
+    };
     for part in parts {
         match items.last_mut() {
-            Some((first, next, text)) if first.revision == part.revision && part.part == *next => {
+            Some((first, next, text)) if same(first, part) && part.part == *next => {
                 *next += 1;
                 text.push_str(&part.text);
             }
@@ -47,6 +50,7 @@ fn documents<'a>(parts: impl Iterator<Item = &'a MetadataFact>) -> Vec<Value> {
         .into_iter()
         .map(|(first, parts, text)| {
             json!({
+                "session": (!first.session.is_empty()).then_some(&first.session),
                 "revision": first.revision,
                 "cseq": first.cseq,
                 "at": first.at,

@@ -14,8 +14,7 @@ impl B2bua {
             let expects_media = call.phase == Phase::Answered
                 && call.was_answered()
                 && call.held_since_ns.is_none()
-                && (call.recording_session.as_ref())
-                    .is_none_or(|session| session.lines.channels_sent() == [true; 2]);
+                && call.channels_sent().is_none_or(|sent| sent == [true; 2]);
             for recording in &mut call.recordings {
                 let Some(quiet) = recording.watch(expects_media, now) else {
                     continue;

@@ -168,6 +168,7 @@ impl B2bua {
         ) = (None, None, None);
         call.end_deadline = Some(now.instant + END_PATIENCE);
         self.stop_recordings(call, now);
+        self.end_joined(call, now);
         self.report(call, crate::call::transfer::News::Failed(status));
     }
 
@@ -176,6 +177,10 @@ impl B2bua {
         if call.legs.iter().any(|leg| leg.unacknowledged == Some(tx)) {
             // RFC 3261 sections 13.3.1.4 and 14.2: it may be that the peer never got our answer.
             return self.end_call(call, EndedBy::Us, Some(("SIP", 408, "no ACK")), now);
+        }
+        let no_ack = Some(("SIP", 408, "no ACK"));
+        if !call.leg(Side::Caller).acknowledged && self.outlive_client(call, no_ack, now) {
+            return;
         }
         let unanswered = |side: &Side| !call.leg(*side).acknowledged;
         let waiting: Vec<Side> = Side::BOTH.into_iter().filter(unanswered).collect();
@@ -227,6 +232,7 @@ impl B2bua {
         call.duration_deadline = None;
         call.end_deadline = Some(now.instant + END_PATIENCE);
         self.stop_recordings(call, now);
+        self.end_joined(call, now);
         self.acknowledge_unanswered(call, now);
         self.answer_pending(call, now);
         call.own_offer = None;

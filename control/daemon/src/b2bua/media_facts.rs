@@ -32,14 +32,19 @@ impl B2bua {
         kind: FactKind,
         fact: &F,
     ) {
-        let session = call.key;
-        let Some(recording) = call.live_recording() else {
+        let live = match call.host {
+            Some(host) => self.calls.get_mut(&host).and_then(|host| {
+                let session = host.key;
+                Some((session, host.live_recording()?.number))
+            }),
+            None => call
+                .live_recording()
+                .map(|one| one.number)
+                .map(|one| (call.key, one)),
+        };
+        let (Some((session, recording)), Ok(fact)) = (live, serde_json::to_vec(fact)) else {
             return;
         };
-        let Ok(fact) = serde_json::to_vec(fact) else {
-            return;
-        };
-        let recording = recording.number;
         self.command(Command::RecordingFact {
             session,
             recording,

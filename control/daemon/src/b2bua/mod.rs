@@ -201,6 +201,10 @@ pub struct B2bua {
     siprec: Client,
     /// Recording sessions that clients had with us and that are over, newest last.
     served: std::collections::VecDeque<crate::siprec::session::Session>,
+    /// Recordings of recording sessions that are over, and may go on in others.
+    ended_recordings: std::collections::VecDeque<srs::Ended>,
+    /// Recordings that are being closed, and the sessions in which they are to go on.
+    awaiting_close: Vec<(u64, u64)>,
     /// Signs the receipts of finished recordings.
     signer: Option<Arc<Signer>>,
     loops: Loops,
@@ -263,6 +267,8 @@ impl B2bua {
             metrics,
             siprec: Client::default(),
             served: std::collections::VecDeque::new(),
+            ended_recordings: std::collections::VecDeque::new(),
+            awaiting_close: Vec::new(),
             signer: None,
             loops: Loops::default(),
             sources: Sources::default(),

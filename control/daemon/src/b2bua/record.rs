@@ -61,6 +61,10 @@ impl B2bua {
         let Some(recording) = call.recording(number) else {
             return;
         };
+        if failed.is_some() && recording.continues {
+            // What there was of it before stays.
+            return self.recording_closed(call, number, now);
+        }
         if let Some(reason) = failed {
             if !self.dataplane_up && reply.is_none() && call.phase != crate::call::Phase::Ending {
                 // The dataplane died over it: the next one is asked again.
@@ -85,7 +89,9 @@ impl B2bua {
         }
         if recording.phase == Phase::Starting {
             recording.phase = Phase::Running;
-            recording.object.started_at = now.utc;
+            if !recording.continues {
+                recording.object.started_at = now.utc;
+            }
             if recording.origin_mono_ns == 0 {
                 recording.origin_mono_ns = now.mono_ns;
             }
@@ -137,7 +143,9 @@ impl B2bua {
         recording.confirmed(phase, at_mono_ns, origin_mono_ns, streams, by);
         if before == Phase::Starting {
             // `recording_started` follows with the command's answer.
-            recording.object.started_at = now.utc;
+            if !recording.continues {
+                recording.object.started_at = now.utc;
+            }
             return;
         }
         recording.refresh(now.utc);
@@ -228,6 +236,8 @@ impl B2bua {
             self.metrics.recording_finished(verdict, receipt);
         }
         let discarded = recording.object.kept == Some(false);
+        let recording = recording.clone();
+        self.recording_session_closed(call, recording, now);
         self.publish_recording(kind, call, number, now);
         if discarded {
             self.writes.push(CatalogWrite::DiscardUnkept);
@@ -409,18 +419,16 @@ fn new_recording(call: &Call, number: u64, now: &Moment) -> Recording {
     recording
 }
 
-fn sip_call_ids(call: &Call) -> Vec<String> {
-    call.object
-        .legs
-        .iter()
-        .map(|leg| leg.sip_call_id.clone())
-        .collect()
+pub(super) fn sip_call_ids(call: &Call) -> Vec<String> {
+    let own = call.object.legs.iter().map(|leg| &leg.sip_call_id);
+    let joined = call.joined.iter().map(|one| &one.sip_call_id);
+    own.chain(joined).cloned().collect()
 }
 
 /// Who took part since a recording began, in the order of joining.
 fn participants(call: &Call, started_at: Timestamp) -> Vec<object::Participant> {
-    if let Some(session) = &call.recording_session {
-        return session.parties.shown(started_at);
+    if let Some(heard) = call.heard_parties() {
+        return heard.shown(started_at);
     }
     call.parties
         .iter()
@@ -452,8 +460,8 @@ pub(super) fn refresh_participants(call: &mut Call, number: u64) {
 /// Everybody who took part in the call, for its recordings' facts.
 pub(super) fn participant_facts(call: &Call) -> Vec<ParticipantFact> {
     let ended = call.object.ended_at;
-    if let Some(session) = &call.recording_session {
-        return session.parties.facts(ended);
+    if let Some(heard) = call.heard_parties() {
+        return heard.facts(ended);
     }
     let text = |at: Timestamp| at.to_string();
     call.parties
@@ -469,7 +477,7 @@ pub(super) fn participant_facts(call: &Call) -> Vec<ParticipantFact> {
         .collect()
 }
 
-fn open_fact(call: &Call, recording: &Recording) -> Vec<u8> {
+pub(super) fn open_fact(call: &Call, recording: &Recording) -> Vec<u8> {
     let fact = CallOpen {
         recording_id: recording.object.id.clone(),
         call_id: call.object.id.clone(),

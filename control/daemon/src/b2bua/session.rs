@@ -62,6 +62,9 @@ impl B2bua {
                 Some(TimerAction::Refresh) => self.refresh_session(call, side, now),
                 Some(TimerAction::Expired) => {
                     let reason = ("SIP", 408, "session expired");
+                    if self.outlive_client(call, Some(reason), now) {
+                        continue;
+                    }
                     self.end_call(call, EndedBy::Us, Some(reason), now);
                 }
                 None => {}
@@ -152,8 +155,11 @@ impl B2bua {
         now: &Moment,
     ) {
         if call.phase == Phase::Answered {
-            call.leg_mut(side).over = status == 481;
             let reason = ("SIP", 408, "session not refreshed");
+            if self.outlive_client(call, Some(reason), now) {
+                return;
+            }
+            call.leg_mut(side).over = status == 481;
             self.end_call(call, EndedBy::Us, Some(reason), now);
         }
     }

@@ -374,6 +374,10 @@ pub struct Call {
     pub transfer_of: Option<u64>,
     /// It is no call but a recording session that a client has with us: one leg, nothing relayed.
     pub recording_session: Option<Box<server::Session>>,
+    /// The recording session in whose recording this one's streams are.
+    pub host: Option<u64>,
+    /// The other recording sessions whose streams are in this one's recording.
+    pub joined: Vec<server::joined::Joined>,
     /// Legs that were transferred away and are not over.
     pub departing: Vec<Departing>,
     /// What we offer a side by ourselves, at most one at a time.
@@ -440,6 +444,8 @@ impl Call {
             transfer: None,
             transfer_of: None,
             recording_session: None,
+            host: None,
+            joined: Vec::new(),
             departing: Vec::new(),
             own_offer: None,
             consulted_by: None,
@@ -463,6 +469,23 @@ impl Call {
             Some(session) => session.lines.leg_facts(),
             None => self.negotiation.leg_facts(),
         }
+    }
+
+    /// Who is heard in a recording session and in those that have joined its recording.
+    pub fn heard_parties(&self) -> Option<server::parties::Parties> {
+        let own = &self.recording_session.as_ref()?.parties;
+        let earlier = self.joined.iter().filter(|one| one.key == 0);
+        let others = self.joined.iter().filter(|one| one.key != 0);
+        let all = earlier.map(|one| &one.parties).chain([own]);
+        let all = all.chain(others.map(|one| &one.parties));
+        Some(server::parties::Parties::union(all))
+    }
+
+    /// Which channels somebody sends on, in any recording session of the recording.
+    pub fn channels_sent(&self) -> Option<[bool; 2]> {
+        let own = self.recording_session.as_ref()?.lines.channels_sent();
+        let joined = self.joined.iter().map(|one| one.sends);
+        Some(joined.fold(own, |sum, one| [sum[0] || one[0], sum[1] || one[1]]))
     }
 
     /// What the API shows of a side's leg.

@@ -86,7 +86,10 @@ pub struct Recording {
     /// Only one side is to be heard at all: that it is alone is no fault.
     #[serde(default)]
     pub one_channel: bool,
-    /// Streams of dataplanes that died, whose numbers are final.
+    /// It had ended, and goes on in another recording session of the same call.
+    #[serde(default)]
+    pub continues: bool,
+    /// Streams of dataplanes that died, or of sessions that are over, whose numbers are final.
     #[serde(default, with = "super::kept_counts")]
     earlier: Vec<StreamCounts>,
     #[serde(skip)]
@@ -119,6 +122,7 @@ impl Recording {
             with_call: false,
             wished_by: None,
             one_channel: false,
+            continues: false,
             earlier: Vec::new(),
             streams: Vec::new(),
             covered_max_ms: None,
@@ -272,6 +276,21 @@ impl Recording {
             }
         }
         self.earlier = told;
+    }
+
+    /// It had ended, and goes on: what was counted stays.
+    pub fn go_on(&mut self) {
+        self.earlier.append(&mut self.streams);
+        for stream in &mut self.earlier {
+            // What was sent to nobody in between is missed by nobody.
+            stream.last_sequence = None;
+        }
+        self.earlier = merge(std::mem::take(&mut self.earlier));
+        self.next_ordinal = self.next_ordinal.max(self.extents);
+        (self.phase, self.continues) = (Phase::Starting, true);
+        (self.with_call, self.covered_max_ms) = (false, None);
+        self.object.state = RecordingState::Recording;
+        (self.object.ended_at, self.object.verdict) = (None, None);
     }
 
     /// The recording ended at this moment.

@@ -6,13 +6,13 @@ use trunkline_sip::message::Method;
 
 use super::common::{Fault, World};
 
-const ROUTE: &str = "[[route]]\nnext = \"record\"\n";
-const CONTACT: (&str, &str) = ("Contact", "<sip:alice@127.0.0.1:5080>;+sip.src");
-const REQUIRE: (&str, &str) = ("Require", "siprec");
-const MULTIPART: (&str, &str) = ("Content-Type", "multipart/mixed;boundary=b");
+pub(super) const ROUTE: &str = "[[route]]\nnext = \"record\"\n";
+pub(super) const CONTACT: (&str, &str) = ("Contact", "<sip:alice@127.0.0.1:5080>;+sip.src");
+pub(super) const REQUIRE: (&str, &str) = ("Require", "siprec");
+pub(super) const MULTIPART: (&str, &str) = ("Content-Type", "multipart/mixed;boundary=b");
 
 /// An offer of one m-line for each of these labels.
-fn offer(labels: &[&str], direction: &str) -> String {
+pub(super) fn offer(labels: &[&str], direction: &str) -> String {
     let lines: String = labels
         .iter()
         .zip((6000..).step_by(2))
@@ -24,7 +24,7 @@ fn offer(labels: &[&str], direction: &str) -> String {
 }
 
 /// Metadata in which each of these (user, label) sends its stream.
-fn metadata(mode: &str, parties: &[(&str, &str)]) -> String {
+pub(super) fn metadata(mode: &str, parties: &[(&str, &str)]) -> String {
     let all: String = parties
         .iter()
         .map(|(user, label)| {
@@ -42,7 +42,7 @@ fn metadata(mode: &str, parties: &[(&str, &str)]) -> String {
     )
 }
 
-fn multipart(sdp: &str, metadata: &str) -> String {
+pub(super) fn multipart(sdp: &str, metadata: &str) -> String {
     format!(
         "--b\r\nContent-Type: application/sdp\r\n\r\n{sdp}\r\n--b\r\n\
          Content-Type: application/rs-metadata+xml\r\n\r\n{metadata}\r\n--b--\r\n"
@@ -78,7 +78,7 @@ fn end(world: &mut World) -> Recording {
     world.written_recording()
 }
 
-fn people(recording: &Recording) -> Vec<(Role, &str, u8, bool)> {
+pub(super) fn people(recording: &Recording) -> Vec<(Role, &str, u8, bool)> {
     let all = recording.participants.iter();
     all.map(|one| (one.role, one.uri.as_str(), one.channel, one.to_ms.is_some()))
         .collect()
@@ -567,17 +567,106 @@ fn it_is_listed_while_it_lasts_and_found_afterwards() {
 }
 
 #[test]
-fn a_second_session_of_the_same_call_is_linked_to_the_first() {
+fn deep_nesting_is_put_aside_and_the_media_is_recorded() {
+    let mut world = World::new(ROUTE);
+    let deep = format!(
+        "<recording>{}{}</recording>",
+        "<a>".repeat(900),
+        "</a>".repeat(900)
+    );
+    let invite = begin(
+        &mut world,
+        &multipart(&offer(&["1", "2"], "sendonly"), &deep),
+    );
+    assert_eq!(world.alice.statuses(invite), [100, 200]);
+    assert!(world.events().contains(&"alarm.raised"));
+    world.alice.ack(invite, world.now());
+    world.run(50);
+    assert_eq!(end(&mut world).verdict, Some(Verdict::Complete));
+}
+
+#[test]
+fn a_document_type_with_entities_is_put_aside() {
+    let mut world = World::new(ROUTE);
+    let bomb = "<!DOCTYPE r [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>\
+        <recording xmlns='urn:ietf:params:xml:ns:recording:1'>&b;</recording>";
+    let invite = begin(&mut world, &multipart(&offer(&["1"], "sendonly"), bomb));
+    assert_eq!(world.alice.statuses(invite), [100, 200]);
+    assert!(world.events().contains(&"alarm.raised"));
+}
+
+#[test]
+fn metadata_for_streams_that_never_come_names_nobody_on_the_lines_there_are() {
+    let mut world = World::new(ROUTE);
+    let parties = [("ann", "1"), ("ben", "2"), ("ghost", "77"), ("shade", "78")];
+    let text = metadata("complete", &parties);
+    let invite = begin(
+        &mut world,
+        &multipart(&offer(&["1", "2"], "sendonly"), &text),
+    );
+    assert_eq!(world.alice.statuses(invite), [100, 200]);
+    world.alice.ack(invite, world.now());
+    world.run(50);
+    let recording = end(&mut world);
+    let users: Vec<&str> = recording
+        .participants
+        .iter()
+        .map(|one| one.uri.as_str())
+        .collect();
+    assert_eq!(users, ["sip:ann@x", "sip:ben@x"]);
+    assert_eq!(recording.verdict, Some(Verdict::Complete));
+}
+
+#[test]
+fn labels_swapped_by_a_later_offer_follow_the_labels() {
     let mut world = World::new(ROUTE);
     record(&mut world);
-    let first = end(&mut world);
-    assert!(!first.attributes.contains_key("siprec.linked"));
-    world.alice = super::common::Agent::new("127.0.0.1:5080", "alice", 99);
-    record(&mut world);
-    world.alice.bye(world.now());
-    world.run(200);
-    let all = world.written_recordings();
-    let second = all.iter().find(|one| one.id != first.id).unwrap();
-    assert_eq!(second.attributes["siprec.linked"], first.id);
-    assert_eq!(second.attributes["siprec.session"], "cs");
+    world.run(1000);
+    // The same lines under each other's labels, with a document that says so.
+    let parties = [("ann", "2"), ("ben", "1")];
+    let body = multipart(
+        &offer(&["1", "2"], "sendonly"),
+        &metadata("complete", &parties),
+    );
+    let kind = "multipart/mixed;boundary=b";
+    let again = world
+        .alice
+        .request_with_body(Method::Invite, kind, &body, world.now());
+    world.run(50);
+    assert_eq!(world.alice.statuses(again).last(), Some(&200));
+    world.alice.ack(again, world.now());
+    world.run(1000);
+    let recording = end(&mut world);
+    let last: Vec<(&str, u8)> = recording
+        .participants
+        .iter()
+        .filter(|one| one.to_ms.is_none())
+        .map(|one| (one.uri.as_str(), one.channel))
+        .collect();
+    assert_eq!(
+        last,
+        [("sip:ben@x", 0), ("sip:ann@x", 1)],
+        "lines stay, names follow"
+    );
+}
+
+#[test]
+fn mime_without_end_or_beginning_is_taken_for_what_is_left_of_it() {
+    let mut world = World::new(ROUTE);
+    let whole = multipart(
+        &offer(&["1"], "sendonly"),
+        &metadata("complete", &[("ann", "1")]),
+    );
+    let cut = whole.strip_suffix("\r\n--b--\r\n").unwrap();
+    let invite = begin(&mut world, cut);
+    assert_eq!(world.alice.statuses(invite), [100, 200]);
+    world.alice.ack(invite, world.now());
+    world.run(50);
+    assert_eq!(people(&end(&mut world)).len(), 1);
+    // Without its first delimiter the description is no part: what is left is metadata, and we offer.
+    let mut world = World::new(ROUTE);
+    let invite = begin(&mut world, whole.strip_prefix("--b").unwrap());
+    assert_eq!(world.alice.statuses(invite), [100, 200]);
+    let ours = world.alice.last_body(invite);
+    assert_eq!(ours.matches("a=recvonly").count(), 2, "{ours}");
 }

@@ -88,9 +88,12 @@ fn insert(
     finish: bool,
     body: &str,
 ) -> Result<(), CatalogError> {
+    // A recording that ended, went on in another recording session and ends again is finished anew.
     let mut statement = transaction.prepare_cached(
-        "INSERT OR IGNORE INTO outbox (sink, subject, call_id, finish, since_ms, state, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, 'waiting', ?6)",
+        "INSERT INTO outbox (sink, subject, call_id, finish, since_ms, state, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'waiting', ?6)
+         ON CONFLICT (sink, subject) DO UPDATE SET state = 'waiting', since_ms = excluded.since_ms,
+         attempts = 0, due_ms = 0, outcome = NULL WHERE finish = 1",
     )?;
     for sink in sinks {
         let now = Timestamp::now().0;

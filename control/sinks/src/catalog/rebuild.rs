@@ -190,9 +190,11 @@ fn recording_of(open: &CallOpen, capture: &Capture) -> Recording {
         attributes: open.attributes.clone(),
     };
     for (_, change) in &facts.changes {
-        recording
-            .sip_call_ids
-            .extend(change.sip_call_ids.iter().cloned());
+        for id in &change.sip_call_ids {
+            if !recording.sip_call_ids.contains(id) {
+                recording.sip_call_ids.push(id.clone());
+            }
+        }
         recording.attributes.extend(change.attributes.clone());
         if change.kept {
             recording.kept = Some(true);

@@ -56,6 +56,7 @@ impl Script {
             media: 0,
             kind: "audio".into(),
             ptime_ms: 20,
+            alternate: 0,
             payloads: vec![PayloadFact {
                 pt: 0,
                 codec: "PCMU".into(),

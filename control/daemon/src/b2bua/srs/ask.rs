@@ -99,17 +99,20 @@ impl B2bua {
             let cseq = response.headers.cseq().map_or(0, |cseq| cseq.number);
             self.take_metadata(call, cseq, &document, now);
         }
-        let address = self.media_address(call, Side::Caller);
-        let (signalling, nat) = (call.leg(Side::Caller).remote.ip(), self.config.sip.nat);
-        let Some(one) = &mut call.recording_session else {
+        let (open, address) = (
+            self.open_media(call),
+            self.media_address(call, Side::Caller),
+        );
+        let Some(one) = &call.recording_session else {
             return;
         };
         if let Some(offer) = taken.sdp.and_then(|sdp| one.lines.read(&sdp).ok()) {
-            one.offer(offer);
+            self.take_lines(call, Some(offer));
             // Lines that are new get no ports in an ACK's time: they are refused.
-            let _ = one.lines.write(&call.media.open, address);
-            for update in one.lines.leg_updates(call.key, signalling, nat) {
-                let command = call.media.leg_command(update);
+            if let Some(one) = &mut call.recording_session {
+                let _ = one.lines.write(&open, address);
+            }
+            for command in self.line_commands(call) {
                 self.command(command);
             }
         }
@@ -138,7 +141,6 @@ impl B2bua {
         ack: &Request,
         now: &Moment,
     ) {
-        let (signalling, nat) = (call.leg(Side::Caller).remote.ip(), self.config.sip.nat);
         let Some(one) = &mut call.recording_session else {
             return;
         };
@@ -151,8 +153,7 @@ impl B2bua {
                 return self.end_call(call, by, Some(reason), now);
             };
             one.lines.hear(answer);
-            for update in one.lines.leg_updates(call.key, signalling, nat) {
-                let command = call.media.leg_command(update);
+            for command in self.line_commands(call) {
                 self.command(command);
             }
             self.media_fact(call);

@@ -1,6 +1,6 @@
 //! Requests of a recording client inside its session.
 
-use trunkline_link::message::{Command, FailReason, Side};
+use trunkline_link::message::{FailReason, Side};
 use trunkline_sip::dialog::DialogId;
 use trunkline_sip::message::{Method, Request};
 use trunkline_sip::transaction::{Path, ServerTx};
@@ -39,7 +39,9 @@ impl B2bua {
             response.set_content_length();
             return self.respond(tx, response, now);
         }
-        let ending = call.phase == Phase::Ending;
+        let session = call.recording_session.as_ref();
+        let left = session.is_some_and(|session| session.ended_at.is_some());
+        let ending = left || call.phase == Phase::Ending;
         let unknown = unknown_options(&request);
         if !unknown.is_empty() && request.method != Method::Bye {
             let refused = (420, vec![("Unsupported", unknown.join(", "))]);
@@ -49,6 +51,9 @@ impl B2bua {
             Method::Bye => {
                 // Metadata may come with it (RFC 8068).
                 let _ = self.take_carried(call, &request, now);
+                if self.outlive_client(call, None, now) {
+                    return self.reply(call, Side::Caller, tx, &request, 200, now);
+                }
                 self.on_bye(call, Side::Caller, tx, &request, now);
             }
             _ if ending => self.reply(call, Side::Caller, tx, &request, 481, now),
@@ -160,41 +165,34 @@ impl B2bua {
                 return self.refuse_in_session(call, tx, &request, refused, now);
             }
         };
-        session.offer(offer);
         session.exchange = Some(Exchange {
             server: tx,
             request,
         });
-        let wanted = session.lines.wanted(&call.media.open);
-        if wanted.len() > call.media.open.len() {
-            call.media.open = wanted;
-            let command = call.media.open_command();
-            let then = crate::call::Step::RecordingSession(Step::Reopened);
-            self.batch(call, vec![command], then, now);
-        } else {
-            self.reopened(call, None, now);
+        self.take_lines(call, Some(offer));
+        match self.more_ports(call) {
+            Some(command) => {
+                let then = crate::call::Step::RecordingSession(Step::Reopened);
+                self.batch(call, vec![command], then, now);
+            }
+            None => self.reopened(call, None, now),
         }
     }
 
     /// Ports are there; lines that got none are refused.
     pub(super) fn reopened(&mut self, call: &mut Call, failed: Option<FailReason>, now: &Moment) {
         if failed.is_some() {
-            let open = &mut call.media.open;
-            open.truncate(open.iter().take_while(|one| one.ports != [0, 0]).count());
+            self.without_ports(call);
         }
         // Whether the client sends follows from the answer that is about to be written.
-        let address = self.media_address(call, Side::Caller);
+        let (open, address) = (
+            self.open_media(call),
+            self.media_address(call, Side::Caller),
+        );
         if let Some(session) = &mut call.recording_session {
-            let _ = session.lines.write(&call.media.open, address);
+            let _ = session.lines.write(&open, address);
         }
-        let session = call.key;
-        let mut more = Vec::new();
-        if let Some(recording) = call.pauses_for_client() {
-            more.push(Command::RecordingPause { session, recording });
-        }
-        if let Some(recording) = call.resumes_for_client() {
-            more.push(Command::RecordingResume { session, recording });
-        }
+        let more = self.pause_commands(call).into_iter().collect();
         self.arm_lines(call, Step::Rearmed, more, now);
     }
 

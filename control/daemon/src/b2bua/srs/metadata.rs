@@ -5,7 +5,7 @@ use trunkline_siprec::journal::{Outcome, Revision};
 use trunkline_sn3::facts::{CallChange, MetadataFact};
 
 use crate::api::events::{EventKind, Subject};
-use crate::b2bua::record::participant_facts;
+use crate::b2bua::record::{participant_facts, sip_call_ids};
 use crate::b2bua::{B2bua, CatalogWrite};
 use crate::call::Call;
 use crate::clock::Moment;
@@ -60,12 +60,21 @@ impl B2bua {
         let before = call.object.attributes.clone();
         session.describe(&mut call.object);
         call.object.legs[0].codec = session.lines.codec();
+        if let Some(host) = call.host {
+            return self.follow_joined(call, host, now);
+        }
         if !changed && call.object.attributes == before {
             return;
         }
+        self.tell_participants(call);
+    }
+
+    /// The recording is told who takes part now.
+    pub(super) fn tell_participants(&mut self, call: &mut Call) {
         let change = CallChange {
             reason: "participants".to_owned(),
             participants: Some(participant_facts(call)),
+            sip_call_ids: sip_call_ids(call),
             attributes: call.object.attributes.clone(),
             ..CallChange::default()
         };
@@ -127,12 +136,19 @@ impl B2bua {
             Outcome::Applied { .. } => String::new(),
             Outcome::Quarantined { why } => why.clone(),
         };
+        let several = call.host.is_some() || !call.joined.is_empty();
+        let session = if several {
+            call.object.id.clone()
+        } else {
+            String::new()
+        };
         let parts = parts(&revision.document);
         let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
         for (index, text) in (0..count).zip(parts) {
             let change = CallChange {
                 reason: "metadata".to_owned(),
                 metadata: Some(MetadataFact {
+                    session: session.clone(),
                     revision: revision.number,
                     cseq: revision.cseq,
                     at: revision.at.clone(),

@@ -12,11 +12,12 @@ mod change;
 mod metadata;
 mod persist;
 mod show;
+mod union;
 
 use std::sync::Arc;
 
 use trunkline_config::Route;
-use trunkline_link::message::{Command, FactKind, FailReason, RecordingPhase, Side};
+use trunkline_link::message::{Command, FactKind, FailReason, Side};
 use trunkline_sdp::{Description, SdpError};
 use trunkline_sinks::object::{CallState, Role};
 use trunkline_sip::dialog::SessionPolicy;
@@ -36,6 +37,7 @@ use crate::siprec::server::session::{Carried, carried, sign_of};
 use crate::siprec::server::{Session, Step};
 
 pub(super) use persist::is_record;
+pub(super) use union::Ended;
 
 /// What we take in a recording session.
 const ACCEPT: &str = "application/sdp, application/rs-metadata+xml, multipart/mixed";
@@ -193,19 +195,11 @@ impl B2bua {
             return self.fail_call(call, 488, why, now);
         };
         call.media.interface = [interface; 2];
-        let Some(session) = &mut call.recording_session else {
-            return;
-        };
-        match offer {
-            Some(offer) => {
-                session.offer(offer);
-            }
-            None => session.lines.propose(),
-        }
-        call.media.open = session.lines.wanted(&[]);
-        let command = call.media.open_command();
+        self.join_recording(call, now);
+        self.take_lines(call, offer);
+        let commands = self.more_ports(call).into_iter().collect();
         let then = crate::call::Step::RecordingSession(Step::Opened);
-        self.batch(call, vec![command], then, now);
+        self.batch(call, commands, then, now);
     }
 
     /// Goes on after a batch.
@@ -233,20 +227,17 @@ impl B2bua {
         if call.phase == Phase::Ending {
             return;
         }
-        let address = self.media_address(call, Side::Caller);
-        let signalling = call.leg(Side::Caller).remote.ip();
+        let (open, address) = (
+            self.open_media(call),
+            self.media_address(call, Side::Caller),
+        );
         let Some(session) = &mut call.recording_session else {
             return;
         };
-        if let Err(error) = session.lines.write(&call.media.open, address) {
+        if let Err(error) = session.lines.write(&open, address) {
             return self.fail_call(call, error.status(), &error.to_string(), now);
         }
-        let nat = self.config.sip.nat;
-        let updates = session.lines.leg_updates(call.key, signalling, nat);
-        let mut commands: Vec<Command> = updates
-            .into_iter()
-            .map(|update| call.media.leg_command(update))
-            .collect();
+        let mut commands = self.line_commands(call);
         commands.extend(more);
         self.batch(
             call,
@@ -262,8 +253,10 @@ impl B2bua {
             return;
         }
         self.follow_metadata(call, now);
-        self.link_sessions(call);
-        self.start_recording(call, None, now);
+        if call.host.is_some() {
+            return self.answer_recording_client(call, now);
+        }
+        self.begin_recording(call, now);
     }
 
     /// A recording's start was answered by the dataplane: the client's INVITE is answered too.
@@ -278,6 +271,11 @@ impl B2bua {
         {
             return self.fail_call(call, 503, "capture cannot be started", now);
         }
+        self.answer_recording_client(call, now);
+    }
+
+    /// Media and capture are armed: the client's INVITE is answered.
+    fn answer_recording_client(&mut self, call: &mut Call, now: &Moment) {
         let answer = call
             .recording_session
             .as_ref()
@@ -296,21 +294,31 @@ impl B2bua {
             .route
             .duration_max_s
             .map(|s| now.instant + std::time::Duration::from_secs(u64::from(s)));
-        call.answered_mono_ns = now.mono_ns;
+        let anew = call.host.is_none() && !call.recordings.iter().any(|one| one.continues);
+        if anew {
+            call.answered_mono_ns = now.mono_ns;
+        }
         call.object.answered_at = Some(now.utc);
         call.object.sip_code = Some(200);
         call.object.state = CallState::Active;
-        let change = CallChange {
-            reason: "answered".to_owned(),
-            answered_mono_ns: Some(now.mono_ns),
-            answered_at: Some(now.utc.to_string()),
-            ..CallChange::default()
-        };
-        self.fact_to_live(call, FactKind::CallChange, &change);
+        if anew {
+            let change = CallChange {
+                reason: "answered".to_owned(),
+                answered_mono_ns: Some(now.mono_ns),
+                answered_at: Some(now.utc.to_string()),
+                ..CallChange::default()
+            };
+            self.fact_to_live(call, FactKind::CallChange, &change);
+        } else {
+            self.media_fact(call);
+            if call.host.is_none() {
+                self.tell_participants(call);
+            }
+        }
         self.tell_documents(call);
         self.publish_served(call, now);
-        if let Some(number) = call.pauses_for_client() {
-            self.change_recording(call, number, RecordingPhase::Paused, None, now);
+        if let Some(command) = self.pause_commands(call) {
+            self.command(command);
         }
         self.save(call);
     }
@@ -343,22 +351,5 @@ fn mark(call: &Call, response: &mut Response) {
     response.headers.set("Accept", ACCEPT);
     if !response.headers.list_contains("Supported", "siprec") {
         response.headers.append("Supported", "siprec");
-    }
-}
-
-impl Call {
-    /// The recording that rests because the client sends nothing by what is agreed, or should.
-    fn pauses_for_client(&mut self) -> Option<u64> {
-        let lines = &self.recording_session.as_ref()?.lines;
-        let sends = lines.sends() || lines.awaits_answer();
-        let recording = self.live_recording()?;
-        (!sends && recording.phase == Capture::Running).then_some(recording.number)
-    }
-
-    /// The recording that rested because the client sent nothing, and goes on.
-    fn resumes_for_client(&mut self) -> Option<u64> {
-        let sends = self.recording_session.as_ref()?.lines.sends();
-        let recording = self.live_recording()?;
-        (sends && recording.phase == Capture::Paused).then_some(recording.number)
     }
 }

@@ -6,7 +6,7 @@ use trunkline_sinks::object::Role as LegRole;
 
 use crate::api::events::{EventKind, Subject};
 use crate::b2bua::B2bua;
-use crate::call::recording::Phase as Capture;
+use crate::call::recording::{Phase as Capture, Recording};
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
 use crate::siprec::session::{Role, Session, State, Stream};
@@ -18,7 +18,7 @@ impl B2bua {
     /// Those that are not over.
     pub(in crate::b2bua) fn served_sessions(&self) -> impl Iterator<Item = Session> {
         let calls = self.calls.values().filter(|call| !call.announced);
-        calls.filter_map(|call| shown(call.as_ref()))
+        calls.filter_map(|call| self.shown(call.as_ref()))
     }
 
     /// One of them, also shortly after its end.
@@ -27,9 +27,15 @@ impl B2bua {
         live.or_else(|| self.served.iter().rev().find(|one| one.id == id).cloned())
     }
 
+    fn shown(&self, call: &Call) -> Option<Session> {
+        let host = call.host.and_then(|host| self.calls.get(&host));
+        let holder = host.map_or(call, |host| host.as_ref());
+        shown(call, holder.recordings.last())
+    }
+
     /// It was answered.
     pub(super) fn publish_served(&self, call: &Call, now: &Moment) {
-        if let Some(session) = shown(call) {
+        if let Some(session) = self.shown(call) {
             let subject = Subject::Siprec(&session);
             self.events
                 .publish(EventKind::SiprecStarted, now.utc, &subject);
@@ -38,7 +44,9 @@ impl B2bua {
 
     /// Its dialog is over, with or without an answer before.
     pub(in crate::b2bua) fn served_session_over(&mut self, call: &Call, now: &Moment) {
-        let Some(session) = shown(call) else { return };
+        let Some(session) = self.shown(call) else {
+            return;
+        };
         let kind = match session.state {
             State::Failed => EventKind::SiprecFailed,
             _ => EventKind::SiprecStopped,
@@ -54,6 +62,10 @@ impl B2bua {
 
 fn state(call: &Call) -> State {
     let recording = call.recordings.last();
+    let session = call.recording_session.as_ref();
+    if session.is_some_and(|session| session.ended_at.is_some()) {
+        return State::Ended;
+    }
     match call.phase {
         Phase::Ending if call.was_answered() => State::Ended,
         Phase::Ending => State::Failed,
@@ -65,11 +77,11 @@ fn state(call: &Call) -> State {
     }
 }
 
-fn shown(call: &Call) -> Option<Session> {
+/// `recording`: that which its streams are in.
+fn shown(call: &Call, recording: Option<&Recording>) -> Option<Session> {
     let session = call.recording_session.as_ref()?;
     let leg = call.object.legs.first()?;
     let local = call.leg(Side::Caller).local;
-    let recording = call.recordings.last();
     let revised = session.last_revision();
     Some(Session {
         id: call.object.id.clone(),
@@ -80,12 +92,14 @@ fn shown(call: &Call) -> Option<Session> {
         peer: Some(leg.peer.clone()),
         call: None,
         call_sip_call_id: None,
-        recording: recording.map(|one| one.object.id.clone()),
+        recording: recording
+            .map(|one| one.object.id.clone())
+            .or_else(|| call.object.recordings.last().cloned()),
         sip_call_id: leg.sip_call_id.clone(),
         session_id: session.communication_session(),
         started_at: call.object.started_at,
-        ended_at: call.object.ended_at,
-        streams: streams(call),
+        ended_at: session.ended_at.or(call.object.ended_at),
+        streams: streams(call, recording),
         revision: session.revision(),
         revised_at: revised.and_then(|one| Timestamp::parse(&one.at).ok()),
         failovers: 0,
@@ -94,11 +108,11 @@ fn shown(call: &Call) -> Option<Session> {
     })
 }
 
-fn streams(call: &Call) -> Vec<Stream> {
+fn streams(call: &Call, recording: Option<&Recording>) -> Vec<Stream> {
     let Some(session) = &call.recording_session else {
         return Vec::new();
     };
-    let receipt = call.recordings.last().map(|one| {
+    let receipt = recording.map(|one| {
         let mut one = one.clone();
         one.refresh(one.object.ended_at.unwrap_or_else(Timestamp::now));
         one.object.receipt.unwrap_or_default()

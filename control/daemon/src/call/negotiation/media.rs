@@ -183,6 +183,7 @@ impl Negotiation {
                         .and_then(|media| media.ptime_ms)
                         .or_else(|| far.and_then(|media| media.ptime_ms))
                         .unwrap_or(0),
+                    alternate: 0,
                     payloads: payloads
                         .into_iter()
                         .map(|one| PayloadFact {

@@ -50,8 +50,16 @@ impl Place {
 pub struct Lines {
     /// By m-line; `None` = refused so far.
     places: Vec<Option<Place>>,
-    /// By medium.
-    kinds: Vec<RelayKind>,
+    /// Media of the dataplane's session that are ours, and what each carries.
+    media: Vec<(u8, RelayKind)>,
+    /// Media that nobody uses any more, ours to take.
+    spare: Vec<(u8, RelayKind)>,
+    /// How many media the dataplane's session has.
+    opened: usize,
+    /// Its streams are heard where those of sessions with a lower number are not (see [`LegFact`]).
+    pub alternate: u8,
+    /// The session is over: nothing is expected any more.
+    pub gone: bool,
     origin: OriginState,
     offer: Option<(String, Description)>,
     answer: Option<(String, Description)>,
@@ -73,7 +81,9 @@ pub struct Told {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SavedLines {
     places: Vec<Option<Place>>,
-    kinds: Vec<RelayKind>,
+    media: Vec<(u8, RelayKind)>,
+    alternate: u8,
+    gone: bool,
     origin: OriginState,
     offer: String,
     answer: String,
@@ -100,12 +110,32 @@ impl Lines {
     pub fn new(session_id: u64, codecs: &[String]) -> Self {
         Self {
             places: Vec::new(),
-            kinds: Vec::new(),
+            media: Vec::new(),
+            spare: Vec::new(),
+            opened: 0,
+            alternate: 0,
+            gone: false,
             origin: OriginState::new(session_id),
             offer: None,
             answer: None,
             codecs: codecs.to_vec(),
         }
+    }
+
+    /// What the dataplane's session has beside our media: how many there are, and which are free.
+    pub fn within(&mut self, opened: usize, spare: Vec<(u8, RelayKind)>) {
+        (self.opened, self.spare) = (opened, spare);
+    }
+
+    /// The media that are ours.
+    #[must_use]
+    pub fn media(&self) -> Vec<(u8, RelayKind)> {
+        self.media.clone()
+    }
+
+    fn kind_of(&self, place: Place) -> Option<RelayKind> {
+        let own = self.media.iter().find(|(media, _)| *media == place.media);
+        own.map(|(_, kind)| *kind)
     }
 
     /// Reads an offer, of which only the codecs that are taken count.
@@ -133,10 +163,8 @@ impl Lines {
         Ok((String::from_utf8_lossy(bytes).into_owned(), description))
     }
 
-    /// Takes an offer in: places for lines that have none yet, those in `first` before the others. True
-    /// when media were added, for which ports are to be asked.
-    pub fn take(&mut self, offer: (String, Description), first: &[usize]) -> bool {
-        let before = self.kinds.len();
+    /// Takes an offer in: places for lines that have none yet, those in `first` before the others.
+    pub fn take(&mut self, offer: (String, Description), first: &[usize]) {
         let count = offer.1.media.len();
         self.places.resize(self.places.len().max(count), None);
         let rest = (0..count).filter(|line| !first.contains(line));
@@ -148,39 +176,50 @@ impl Lines {
                     continue;
                 };
                 let known = self.places[line];
-                if known.is_none_or(|place| self.kinds[usize::from(place.media)] != kind) {
+                if known.is_none_or(|place| self.kind_of(place) != Some(kind)) {
                     self.places[line] = self.free_place(kind);
                 }
             }
         }
         self.offer = Some(offer);
-        self.kinds.len() > before
     }
 
     /// A place that no line has: the second side of a medium before the first, so that all but the
     /// first line of a kind are on the same channel.
     fn free_place(&mut self, kind: RelayKind) -> Option<Place> {
-        let is_free = |place: &Place| !self.places.contains(&Some(*place));
-        let of_kind = |second: bool| {
-            let media = (0..self.kinds.len()).filter(|&index| self.kinds[index] == kind);
-            media.filter_map(move |index| {
-                let media = u8::try_from(index).ok()?;
-                Some(Place { media, second })
-            })
-        };
-        if let Some(place) = of_kind(true).find(is_free) {
+        if let Some(place) = self.free_side(kind, true) {
             return Some(place);
         }
-        if self.kinds.len() < MEDIA_MAX {
-            let second = self.kinds.contains(&kind);
-            self.kinds.push(kind);
-            let media = u8::try_from(self.kinds.len() - 1).ok()?;
-            return Some(Place { media, second });
+        let second = self.media.iter().any(|(_, known)| *known == kind);
+        match self.add_medium(kind) {
+            Some(media) => Some(Place { media, second }),
+            None => self.free_side(kind, false),
         }
-        of_kind(false).find(is_free)
     }
 
-    /// The dataplane session's media, with the ports already known.
+    /// A side of the media that are ours and of this kind, which no line has.
+    fn free_side(&self, kind: RelayKind, second: bool) -> Option<Place> {
+        let own = self.media.iter().filter(|(_, known)| *known == kind);
+        own.map(|&(media, _)| Place { media, second })
+            .find(|place| !self.places.contains(&Some(*place)))
+    }
+
+    /// One more medium, a free one or a new one.
+    fn add_medium(&mut self, kind: RelayKind) -> Option<u8> {
+        let spare = self.spare.iter().position(|(_, known)| *known == kind);
+        let media = match spare {
+            Some(index) => self.spare.remove(index).0,
+            None if self.opened < MEDIA_MAX => {
+                self.opened += 1;
+                u8::try_from(self.opened - 1).ok()?
+            }
+            None => return None,
+        };
+        self.media.push((media, kind));
+        Some(media)
+    }
+
+    /// The dataplane session's media with ours among them, the ports that are known already.
     #[must_use]
     pub fn wanted(&self, known: &[MediaOpen]) -> Vec<MediaOpen> {
         let kind = |kind| match kind {
@@ -188,19 +227,22 @@ impl Lines {
             RelayKind::OpaqueRtp => MediaKind::OpaqueRtp,
             RelayKind::OpaqueDatagram => MediaKind::OpaqueDatagram,
         };
-        let kinds = self.kinds.iter().enumerate();
-        kinds
-            .map(|(index, one)| MediaOpen {
-                kind: kind(*one),
-                ports: known.get(index).map_or([0; 2], |open| open.ports),
-            })
-            .collect()
+        let mut wanted = known.to_vec();
+        for (index, own) in &self.media {
+            if usize::from(*index) == wanted.len() {
+                wanted.push(MediaOpen {
+                    kind: kind(*own),
+                    ports: [0; 2],
+                });
+            }
+        }
+        wanted
     }
 
     /// The client makes no offer: two audio lines are ours to offer.
     pub fn propose(&mut self) {
-        self.kinds = vec![RelayKind::Audio];
-        let place = |second| Some(Place { media: 0, second });
+        let medium = self.add_medium(RelayKind::Audio);
+        let place = |second| medium.map(|media| Place { media, second });
         self.places = vec![place(false), place(true)];
     }
 
@@ -265,7 +307,7 @@ impl Lines {
     pub fn place(&self, line: usize) -> Option<Place> {
         let media = self.offer.as_ref()?.1.media.get(line)?;
         let place = (*self.places.get(line)?)?;
-        (media.relay_kind() == Some(self.kinds[usize::from(place.media)])).then_some(place)
+        (media.relay_kind() == self.kind_of(place)).then_some(place)
     }
 
     /// The m-lines of the offer in force, for the binding of participants: labels in order.
@@ -315,7 +357,7 @@ impl Lines {
     /// Whether there is audio on both channels, sent now or not.
     #[must_use]
     pub fn has_two_channels(&self) -> bool {
-        let audio = |place: &Place| self.kinds[usize::from(place.media)] == RelayKind::Audio;
+        let audio = |place: &Place| self.kind_of(*place) == Some(RelayKind::Audio);
         let places = self.places.iter().flatten().filter(|place| audio(place));
         places.fold([false; 2], |mut seen, place| {
             seen[usize::from(place.channel())] = true;
@@ -327,7 +369,7 @@ impl Lines {
     #[must_use]
     pub fn direction(&self, line: usize) -> Direction {
         match self.both(line) {
-            Some((own, far)) if self.place(line).is_some() => negotiated(own, far).0,
+            Some((own, far)) if self.place(line).is_some() && !self.gone => negotiated(own, far).0,
             _ => Direction::Inactive,
         }
     }
@@ -344,7 +386,8 @@ impl Lines {
         let mut updates = Vec::new();
         for (line, place) in self.places.iter().enumerate() {
             let Some(place) = place else { continue };
-            let both = self.both(line).filter(|_| self.place(line).is_some());
+            let used = self.place(line).is_some() && !self.gone;
+            let both = self.both(line).filter(|_| used);
             let mut update = LegUpdate {
                 session,
                 media: place.media,
@@ -377,6 +420,7 @@ impl Lines {
                     media: place.media,
                     kind: own.kind.clone(),
                     ptime_ms: own.ptime_ms.unwrap_or(0),
+                    alternate: self.alternate,
                     payloads: payloads
                         .into_iter()
                         .map(|one| PayloadFact {
@@ -397,7 +441,7 @@ impl Lines {
     pub fn codec(&self) -> Option<String> {
         let audio = |line: &usize| {
             self.place(*line)
-                .is_some_and(|place| self.kinds[usize::from(place.media)] == RelayKind::Audio)
+                .is_some_and(|place| self.kind_of(place) == Some(RelayKind::Audio))
         };
         self.voice((0..self.places.len()).find(audio)?)
     }
@@ -430,7 +474,9 @@ impl Lines {
     pub fn save(&self) -> Option<SavedLines> {
         Some(SavedLines {
             places: self.places.clone(),
-            kinds: self.kinds.clone(),
+            media: self.media.clone(),
+            alternate: self.alternate,
+            gone: self.gone,
             origin: self.origin.clone(),
             offer: self.offer.as_ref()?.0.clone(),
             answer: self.answer.as_ref()?.0.clone(),
@@ -440,8 +486,8 @@ impl Lines {
     /// The counterpart of [`Self::save`].
     #[must_use]
     pub fn load(saved: SavedLines, codecs: &[String]) -> Option<Self> {
-        let media = saved.kinds.len();
-        let sound = |place: &Place| usize::from(place.media) < media;
+        let media = saved.media;
+        let sound = |place: &Place| media.iter().any(|(own, _)| *own == place.media);
         if !saved.places.iter().flatten().all(sound) {
             return None;
         }
@@ -451,7 +497,11 @@ impl Lines {
         };
         Some(Self {
             places: saved.places,
-            kinds: saved.kinds,
+            media,
+            spare: Vec::new(),
+            opened: 0,
+            alternate: saved.alternate,
+            gone: saved.gone,
             origin: saved.origin,
             offer: Some(parse(saved.offer)?),
             answer: Some(parse(saved.answer)?),

@@ -3,6 +3,7 @@
 //! Here is what a recording session is and what its messages mean; the B2BUA's `srs` takes and answers
 //! them.
 
+pub mod joined;
 pub mod lines;
 pub mod parties;
 pub mod session;

@@ -65,6 +65,75 @@ impl Parties {
         self.all.iter().filter(|party| party.to.is_none())
     }
 
+    /// All participants of a document, whatever they are heard on.
+    #[must_use]
+    pub fn named(metadata: &Metadata, now: Timestamp) -> Self {
+        let all = metadata.participants.iter().take(PARTIES_MAX);
+        let party = |participant: &trunkline_siprec::metadata::Participant| {
+            let name = participant.names.first().cloned().unwrap_or_default();
+            Party {
+                id: Some(participant.id.clone()),
+                uri: cut(&name.aor),
+                name: cut(name.name.as_deref().unwrap_or_default()),
+                role: Role::Caller,
+                line: 0,
+                channel: 0,
+                rule: None,
+                from: now,
+                to: None,
+            }
+        };
+        Self {
+            all: all.map(party).collect(),
+        }
+    }
+
+    /// Everybody leaves.
+    pub fn leave(&mut self, now: Timestamp) {
+        for party in &mut self.all {
+            party.to.get_or_insert(now);
+        }
+    }
+
+    /// The channel of a participant that is known already.
+    #[must_use]
+    pub fn channel_of(&self, id: &Id) -> Option<u8> {
+        let known = self
+            .all
+            .iter()
+            .find(|party| party.id.as_ref() == Some(id))?;
+        Some(known.channel)
+    }
+
+    /// Those of several sessions of one call, each named once for the time from its first joining to its last
+    /// leaving.
+    #[must_use]
+    pub fn union<'a>(sessions: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all: Vec<Party> = Vec::new();
+        for session in sessions {
+            let before = all.len();
+            for party in &session.all {
+                let same = |known: &Party| {
+                    let named = match (&known.id, &party.id) {
+                        (Some(known), Some(id)) => known == id,
+                        _ => known.uri == party.uri,
+                    };
+                    named && known.channel == party.channel
+                };
+                match all[..before].iter().rposition(same) {
+                    Some(index) => {
+                        let known = &mut all[index];
+                        known.from = known.from.min(party.from);
+                        known.to = known.to.zip(party.to).map(|(one, other)| one.max(other));
+                    }
+                    None if all.len() < PARTIES_MAX => all.push(party.clone()),
+                    None => {}
+                }
+            }
+        }
+        Self { all }
+    }
+
     /// Takes in who is heard by the metadata as of now. True when something changed.
     pub fn follow(
         &mut self,

@@ -56,6 +56,8 @@ pub struct Session {
     pub alarmed: bool,
     /// How often a full document was asked for.
     pub snapshots_asked: u32,
+    /// Its client has left, though the recording goes on.
+    pub ended_at: Option<Timestamp>,
     dialect: Dialect,
     habits: Habits,
     named: Vec<Named>,
@@ -71,6 +73,8 @@ pub struct SavedSession {
     metadata: Metadata,
     revision: u32,
     quarantined: u32,
+    #[serde(default)]
+    ended_at: Option<Timestamp>,
     dialect: Dialect,
     named: Vec<Named>,
 }
@@ -147,6 +151,7 @@ impl Session {
             quarantined: 0,
             alarmed: false,
             snapshots_asked: 0,
+            ended_at: None,
             dialect: Dialect::Rfc7865,
             habits: habits_of(&client),
             named: [from, to].iter().flatten().map(named).collect(),
@@ -195,11 +200,16 @@ impl Session {
         bind(self.journal.state(), self.dialect, labels, self.habits)
     }
 
-    /// Takes an offer in. True when ports have to be asked for.
-    pub fn offer(&mut self, offer: (String, Description)) -> bool {
+    /// Takes an offer in. Whom `known` has on the right stays there.
+    pub fn offer(&mut self, offer: (String, Description), known: &Parties) {
         let bound = self.bind(&super::lines::labels_of(&offer.1));
-        let order = in_order_of_participants(self.journal.state(), &bound);
-        self.lines.take(offer, &order)
+        let mut order = in_order_of_participants(self.journal.state(), &bound);
+        order.sort_by_key(|line| {
+            let one = bound.iter().find(|one| one.line == *line);
+            let channel = one.and_then(|one| known.channel_of(one.participants.first()?));
+            channel.unwrap_or(0)
+        });
+        self.lines.take(offer, &order);
     }
 
     /// Works out who is heard now. True when that changed.
@@ -258,6 +268,19 @@ impl Session {
         }
     }
 
+    /// Whether the communication session is said to be over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let sessions = &self.journal.state().sessions;
+        !sessions.is_empty() && sessions.iter().all(|one| one.stopped.is_some())
+    }
+
+    /// Who is in the documents, before any line is agreed.
+    #[must_use]
+    pub fn named_parties(&self, now: Timestamp) -> Parties {
+        Parties::named(self.journal.state(), now)
+    }
+
     /// The id of the communication session that goes on.
     #[must_use]
     pub fn communication_session(&self) -> Option<String> {
@@ -285,6 +308,7 @@ impl Session {
             metadata: self.journal.state().clone(),
             revision: self.revision(),
             quarantined: self.quarantined,
+            ended_at: self.ended_at,
             dialect: self.dialect,
             named: self.named.clone(),
         })
@@ -302,6 +326,7 @@ impl Session {
             quarantined: saved.quarantined,
             alarmed: false,
             snapshots_asked: 0,
+            ended_at: saved.ended_at,
             dialect: saved.dialect,
             habits: habits_of(&saved.client),
             named: saved.named,

@@ -1,5 +1,6 @@
 //! The tables behind the slots: ports, flows (one m-line of a session) and their legs.
 
+use std::mem::offset_of;
 use std::net::SocketAddr;
 
 use crate::dial::Dialler;
@@ -7,11 +8,14 @@ use crate::digits::DigitWatch;
 use crate::fork::Fork;
 use crate::latch::Latch;
 use crate::play::Player;
-use crate::rate::RateCap;
+use crate::rate::Rates;
 use crate::spec::{MediaKind, MediaSpec, PAYLOADS_MAX, PayloadSpec, PortSlots, SessionSpec, Side};
 use crate::stream::StreamTable;
 use crate::tap::Tap;
 use crate::transform::Transform;
+
+/// Bytes that the processor fetches at once.
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// Not an index of a flow.
 pub(crate) const NO_FLOW: u32 = u32::MAX;
@@ -19,74 +23,92 @@ pub(crate) const NO_FLOW: u32 = u32::MAX;
 /// Not the number of a tap.
 pub(crate) const NO_TAP: u32 = u32::MAX;
 
-/// What a slot's port is for.
+/// What a slot's port is for. Two to a cache line.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(32))]
 pub(crate) struct Port {
     /// Its flow, or [`NO_FLOW`].
     pub(crate) flow: u32,
     pub(crate) side: Side,
     /// The RTCP port rather than the RTP port.
     pub(crate) rtcp: bool,
-    /// Packets of its accepted source.
-    pub(crate) cap: RateCap,
-    /// Datagrams of anybody.
-    pub(crate) intake: RateCap,
+    /// What came lately.
+    pub(crate) rates: Rates,
 }
+
+const _: () = assert!(size_of::<Port>() == 32);
 
 impl Port {
     pub(crate) const FREE: Self = Self {
         flow: NO_FLOW,
         side: Side::Caller,
         rtcp: false,
-        cap: RateCap::NEW,
-        intake: RateCap::NEW,
+        rates: Rates::NEW,
     };
 }
 
 /// One side of a flow: who is there and what it sends.
+///
+/// Fields are in the order of memory, because a packet's cost is the cache lines it touches: those it
+/// needs of the side it comes from fill two ([`Latch::source`] to its end, `altered` to the streams'),
+/// those of the side it goes to one ([`Latch::destination`] to `may_send`).
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Leg {
-    pub(crate) latch: Latch,
     /// Where the last accepted RTP packet came from: another source continues its stream.
     pub(crate) last_source: Option<SocketAddr>,
+    pub(crate) latch: Latch,
+    pub(crate) slots: PortSlots,
     pub(crate) may_send: bool,
-    pub(crate) mute: bool,
-    /// What it sends is not relayed as it is: it is muted, or the other side is played to.
-    pub(crate) altered: bool,
-    /// SSRC and timestamp, as the other side sees them, that packets of ours reach until; what it sends
-    /// next is shown behind that.
-    pub(crate) played_until: Option<(u32, u32)>,
+    pub(crate) transform: Transform,
     pub(crate) expect_media: bool,
     /// Since when it is expected to send.
     pub(crate) expect_since_ns: u64,
-    pub(crate) slots: PortSlots,
-    pub(crate) transform: Transform,
+    /// What we dial towards it.
+    pub(crate) dialler: Option<Box<Dialler>>,
+    /// What it sends is not relayed as it is: it is muted, or the other side is played to.
+    pub(crate) altered: bool,
     pub(crate) payloads: Vec<PayloadSpec>,
     pub(crate) streams: StreamTable,
     pub(crate) digits: DigitWatch,
-    /// What we dial towards it.
-    pub(crate) dialler: Option<Box<Dialler>>,
+    pub(crate) mute: bool,
+    /// SSRC and timestamp, as the other side sees them, that packets of ours reach until; what it sends
+    /// next is shown behind that.
+    pub(crate) played_until: Option<(u32, u32)>,
     /// What we play to it.
     pub(crate) player: Option<Box<Player>>,
 }
 
+const _: () = {
+    let latch = offset_of!(Leg, latch);
+    let judged = latch + offset_of!(Latch, source);
+    assert!(judged.is_multiple_of(CACHE_LINE));
+    assert!(latch + Latch::JUDGED_END <= judged + CACHE_LINE);
+    let far = latch + offset_of!(Latch, destination);
+    assert!(far.is_multiple_of(CACHE_LINE));
+    assert!(offset_of!(Leg, may_send) < far + CACHE_LINE);
+    let own = offset_of!(Leg, altered);
+    assert!(own.is_multiple_of(CACHE_LINE));
+    assert!(offset_of!(Leg, streams) + StreamTable::HOT_BYTES <= own + CACHE_LINE);
+};
+
 impl Leg {
     fn new(slots: PortSlots) -> Self {
         Self {
-            latch: Latch::new(),
             last_source: None,
+            latch: Latch::new(),
+            slots,
             may_send: false,
-            mute: false,
-            altered: false,
-            played_until: None,
+            transform: Transform::default(),
             expect_media: false,
             expect_since_ns: 0,
-            slots,
-            transform: Transform::default(),
+            dialler: None,
+            altered: false,
             payloads: Vec::with_capacity(PAYLOADS_MAX),
             streams: StreamTable::new(),
             digits: DigitWatch::default(),
-            dialler: None,
+            mute: false,
+            played_until: None,
             player: None,
         }
     }
@@ -104,30 +126,33 @@ impl Leg {
     }
 }
 
-/// One m-line of a session.
+/// One m-line of a session. All but the legs is in one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Flow {
     pub(crate) session: u64,
     /// Index of its session.
     pub(crate) owner: u32,
-    pub(crate) media: u8,
-    pub(crate) kind: MediaKind,
     /// Number of its session's tap while that is running, else [`NO_TAP`].
     pub(crate) tap: u32,
+    pub(crate) media: u8,
+    pub(crate) kind: MediaKind,
     /// A recorder's session: what comes in goes nowhere.
     pub(crate) is_fork_target: bool,
     pub(crate) forks: Vec<Fork>,
     pub(crate) legs: [Leg; 2],
 }
 
+const _: () = assert!(offset_of!(Flow, legs) == CACHE_LINE);
+
 impl Flow {
     pub(crate) fn new(session: u64, owner: u32, media: u8, spec: &MediaSpec) -> Self {
         Self {
             session,
             owner,
+            tap: NO_TAP,
             media,
             kind: spec.kind,
-            tap: NO_TAP,
             is_fork_target: false,
             forks: Vec::new(),
             legs: spec.slots.map(Leg::new),

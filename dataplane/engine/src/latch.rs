@@ -37,49 +37,54 @@ pub(crate) enum Verdict {
     Unknown,
 }
 
-/// The addresses of one side of an m-line.
+/// The addresses of one side of an m-line. Fields are in the order of memory: what judges a packet of
+/// the accepted source comes together, and last where packets are sent (see [`crate::flow::Leg`]).
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Latch {
-    /// The accepted RTP source.
-    pub(crate) source: Option<SocketAddr>,
-    /// Until when, once signalling has named another address.
-    source_until_ns: u64,
     /// Where the side says it receives RTP.
     advertised: Option<SocketAddr>,
-    /// Where RTP is sent.
-    destination: Option<SocketAddr>,
-    /// When the accepted source was last heard.
-    pub(crate) heard_ns: u64,
-    learn_until_ns: u64,
-    pub(crate) candidates: [u32; CANDIDATES],
-    nat: bool,
-    pub(crate) rtcp_mux: bool,
-    signalling: Option<IpAddr>,
     /// The last address advertised, kept over c=0.0.0.0.
     advertised_before: Option<SocketAddr>,
     advertised_rtcp: Option<SocketAddr>,
     pub(crate) rtcp_source: Option<SocketAddr>,
+    signalling: Option<IpAddr>,
+    nat: bool,
+    pub(crate) rtcp_mux: bool,
     pub(crate) rtcp_heard_ns: u64,
+    /// The accepted RTP source.
+    pub(crate) source: Option<SocketAddr>,
+    /// Until when, once signalling has named another address.
+    source_until_ns: u64,
+    /// When the accepted source was last heard.
+    pub(crate) heard_ns: u64,
+    pub(crate) candidates: [u32; CANDIDATES],
+    learn_until_ns: u64,
+    /// Where RTP is sent.
+    pub(crate) destination: Option<SocketAddr>,
 }
 
 impl Latch {
+    /// Behind the last byte that judging looks at.
+    pub(crate) const JUDGED_END: usize = std::mem::offset_of!(Self, learn_until_ns);
+
     /// Accepts nobody.
     pub(crate) fn new() -> Self {
         Self {
-            source: None,
-            source_until_ns: u64::MAX,
             advertised: None,
-            destination: None,
-            heard_ns: 0,
-            learn_until_ns: 0,
-            candidates: [NO_PROBATION; CANDIDATES],
-            nat: false,
-            rtcp_mux: false,
-            signalling: None,
             advertised_before: None,
             advertised_rtcp: None,
             rtcp_source: None,
+            signalling: None,
+            nat: false,
+            rtcp_mux: false,
             rtcp_heard_ns: 0,
+            source: None,
+            source_until_ns: u64::MAX,
+            heard_ns: 0,
+            candidates: [NO_PROBATION; CANDIDATES],
+            learn_until_ns: 0,
+            destination: None,
         }
     }
 

@@ -63,7 +63,7 @@ impl Engine {
             self.counters.no_flow += 1;
             return;
         };
-        if !port.intake.allow(now_ns) {
+        if !port.rates.take_in(now_ns) {
             actions.over_cap(slot);
         }
         let length = length.min(buffer.len());
@@ -96,7 +96,7 @@ impl Engine {
         }
         let egress = if datagram.truncated {
             Egress::Dropped(DropReason::Limit)
-        } else if port.cap.allow(now_ns) {
+        } else if port.rates.accept() {
             Egress::InPlace
         } else {
             Egress::Dropped(DropReason::RateCap)
@@ -176,7 +176,7 @@ impl Engine {
         probations.release_all(candidates, &mut relay.counters.strangers);
         let egress = if datagram.truncated {
             Egress::Dropped(DropReason::Limit)
-        } else if port.cap.allow(datagram.now_ns) {
+        } else if port.rates.accept() {
             Egress::InPlace
         } else {
             Egress::Dropped(DropReason::RateCap)

@@ -1,9 +1,12 @@
 //! The streams (SSRCs) that one side sends on one m-line: statistics, and how they are renumbered
 //! so that a change of source sounds like one stream at the far end.
 
+use std::mem::offset_of;
+
 use trunkline_rtp::sequence::DROPOUT_MAX;
 use trunkline_rtp::{Arrival, Clock, Jitter, Observed, RtpHeader, SequenceTracker};
 
+use crate::flow::CACHE_LINE;
 use crate::spec::{Codec, Continuity, PayloadSpec, SSRCS_MAX, StreamStats};
 use crate::tap::{Live, Tap};
 
@@ -114,38 +117,51 @@ pub(crate) fn later(one: u32, other: u32) -> u32 {
     }
 }
 
-/// One SSRC.
+/// One SSRC. Fields are in the order of memory: a packet in order needs the first two cache lines, one
+/// of the two that say what was seen, and the run in progress where it is recorded.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Stream {
     pub(crate) ssrc: u32,
+    /// Index in the tap's list, and the run in progress there (`live`).
+    pub(crate) tapped: u16,
     /// Payload type that `payload` was looked up for.
     payload_type: u8,
-    pub(crate) payload: Payload,
-    pub(crate) numbering: Numbering,
-    /// Index in the tap's list, and the run in progress there.
-    pub(crate) tapped: u16,
-    pub(crate) live: Live,
     /// Its source is no longer the accepted one.
     retired: bool,
-    tracker: SequenceTracker,
-    jitter: Jitter,
+    pub(crate) payload: Payload,
+    pub(crate) numbering: Numbering,
     /// The timestamp that came with the highest sequence number, and when it first came.
     timestamp: u32,
     timestamp_ns: u64,
     pub(crate) last_ns: u64,
-    first_ns: u64,
     packets: u64,
     bytes: u64,
+    distinct: u64,
+    jitter: Jitter,
+    tracker: SequenceTracker,
+    pub(crate) live: Live,
+    first_ns: u64,
     /// Lowest extended number of the run that the tracker follows.
     base: u64,
     /// Expected in earlier runs, and strays.
     expected_before: u64,
-    distinct: u64,
     duplicates: u64,
     reordered: u64,
 }
 
+const _: () = {
+    let tracker = offset_of!(Stream, tracker);
+    assert!(tracker + SequenceTracker::NUMBERS_BYTES <= 2 * CACHE_LINE);
+    assert!(offset_of!(Stream, live).is_multiple_of(CACHE_LINE));
+    assert!(size_of::<Stream>() == Stream::LINES * CACHE_LINE);
+};
+
 impl Stream {
+    /// Cache lines, and those of a packet that is not recorded.
+    pub(crate) const LINES: usize = 6;
+    pub(crate) const LINES_UNRECORDED: usize = offset_of!(Self, live) / CACHE_LINE;
+
     fn new(now_ns: u64, header: &RtpHeader, numbering: Numbering) -> Self {
         let tracker = SequenceTracker::new(header.sequence);
         Self {
@@ -332,12 +348,13 @@ pub(crate) struct Replaced {
     pub(crate) evicted: bool,
 }
 
-/// The streams of one side of an m-line, at most [`SSRCS_MAX`].
+/// The streams of one side of an m-line, at most [`SSRCS_MAX`]. What a packet needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct StreamTable {
     streams: Vec<Stream>,
     /// The one heard last.
-    current: usize,
+    current: u32,
     /// The source has changed: the next packet continues the current stream.
     source_changed: bool,
     restored: Option<Continuity>,
@@ -365,6 +382,9 @@ pub(crate) struct Position {
 }
 
 impl StreamTable {
+    /// What a packet needs.
+    pub(crate) const HOT_BYTES: usize = offset_of!(Self, source_changed) + 1;
+
     /// An empty table; the only allocation there is.
     pub(crate) fn new() -> Self {
         Self {
@@ -402,14 +422,14 @@ impl StreamTable {
 
     /// The stream heard last.
     pub(crate) fn current(&self) -> Option<&Stream> {
-        self.streams.get(self.current)
+        self.streams.get(self.current as usize)
     }
 
     /// Takes the next number of the current stream for a packet of ours: what is received after it is
     /// counted on. Where nothing was heard yet a stream of ours begins, as `fresh_ssrc`, which the first
     /// that is heard continues.
     pub(crate) fn put_in(&mut self, fresh_ssrc: u32) -> Position {
-        if let Some(stream) = self.streams.get_mut(self.current) {
+        if let Some(stream) = self.streams.get_mut(self.current as usize) {
             let numbering = &mut stream.numbering;
             numbering.sequence_offset = numbering.sequence_offset.wrapping_add(1);
             numbering.extended_offset = numbering.extended_offset.wrapping_add(1);
@@ -476,7 +496,7 @@ impl StreamTable {
         payloads: &[PayloadSpec],
     ) -> Placed {
         let mut placed = Placed {
-            index: self.current,
+            index: self.current as usize,
             observed: Observed {
                 arrival: Arrival::Stray,
                 extended: 0,
@@ -487,7 +507,7 @@ impl StreamTable {
         };
         let same = self
             .streams
-            .get(self.current)
+            .get(self.current as usize)
             .is_some_and(|stream| stream.ssrc == header.ssrc);
         if !same || self.source_changed {
             self.find_or_make(now_ns, header, payloads, &mut placed);
@@ -532,14 +552,14 @@ impl StreamTable {
             };
             self.insert(Stream::new(now_ns, header, numbering), placed)
         });
-        self.current = placed.index;
+        self.current = placed.index as u32;
     }
 
     /// First packet of another source.
     fn continue_current(&mut self, now_ns: u64, header: &RtpHeader, placed: &mut Placed) {
-        let current = &self.streams[self.current];
+        let current = &self.streams[self.current as usize];
         if current.is_continued_by(now_ns, header) {
-            placed.index = self.current;
+            placed.index = self.current as usize;
             return;
         }
         let numbering = current.continued_as(now_ns, header);
@@ -549,7 +569,7 @@ impl StreamTable {
         placed.first = true;
         placed.changed = Some(numbering.continuity(header.ssrc));
         placed.index = self.insert(Stream::new(now_ns, header, numbering), placed);
-        self.current = placed.index;
+        self.current = placed.index as u32;
     }
 
     /// Puts a stream in place of a retired one of its SSRC, into free room, or in place of the one

@@ -8,6 +8,7 @@
 use trunkline_rtp::{Arrival, Clock, Observed};
 
 use crate::actions::Captured;
+use crate::flow::CACHE_LINE;
 use crate::spec::{DROP_REASONS, DropReason, MEDIA_MAX, STREAMS_MAX, Side, StreamReceipt};
 use crate::stream::NOT_TAPPED;
 
@@ -38,7 +39,7 @@ pub(crate) struct Heard {
     pub(crate) outcome: Captured,
 }
 
-/// Consecutive numbers of one stream while capture ran.
+/// Consecutive numbers of one stream while capture ran. It fills a cache line.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     clock: Clock,
@@ -53,6 +54,8 @@ struct Run {
     step: u64,
     covered_ticks: u64,
 }
+
+const _: () = assert!(size_of::<Option<Run>>() == CACHE_LINE);
 
 impl Run {
     fn start(heard: &Heard, step: u64) -> Self {
@@ -97,6 +100,7 @@ impl Run {
 /// A stream's run in progress, with what it adds to the account. It is kept with the stream, so
 /// that a packet in order touches nothing else.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Live {
     run: Option<Run>,
     written: u64,

@@ -7,11 +7,9 @@
 //! long: fetching does not pay then.
 
 use crate::engine::Engine;
-use crate::flow::{Flow, Leg, NO_FLOW, NO_TAP};
+use crate::flow::{CACHE_LINE, Flow, Leg, NO_FLOW, NO_TAP};
 use crate::spec::Side;
-
-/// Bytes fetched at once.
-const CACHE_LINE: usize = 64;
+use crate::stream::Stream;
 
 impl Engine {
     /// First pass: gives `fetch` where the flow of a slot lies.
@@ -21,20 +19,10 @@ impl Engine {
             return;
         };
         let (own, far) = flow.ordered(side);
-        let at = |place: *const u8| fetch(place);
-        at(place_of(&flow.tap));
-        at(place_of(&flow.session));
-        at(place_of(&flow.forks));
-        at(place_of(&own.latch.source));
-        at(place_of(&own.latch.heard_ns));
-        at(place_of(&own.latch.candidates));
-        at(place_of(&own.mute));
-        at(place_of(&own.payloads));
-        at(place_of(&own.streams));
-        at(place_of(&own.digits));
-        at(place_of(&far.latch));
-        at(place_of(&far.may_send));
-        at(place_of(&far.slots));
+        fetch(place_of(flow));
+        fetch(place_of(&own.latch.source));
+        fetch(place_of(&own.altered));
+        fetch(place_of(&far.latch.destination));
     }
 
     /// Second pass: gives `fetch` where the slot's stream lies, and the number of the tap that sees it;
@@ -43,13 +31,19 @@ impl Engine {
     #[must_use]
     pub fn fetch_stream(&self, slot: u32, fetch: impl Fn(*const u8)) -> Option<u32> {
         let (flow, side) = self.flow_of(slot)?;
+        let recorded = flow.tap != NO_TAP;
         if let Some(stream) = flow.ordered(side).0.streams.current() {
             let start = place_of(stream);
-            for line in 0..size_of_val(stream).div_ceil(CACHE_LINE) {
+            let lines = if recorded {
+                Stream::LINES
+            } else {
+                Stream::LINES_UNRECORDED
+            };
+            for line in 0..lines {
                 fetch(start.wrapping_add(line * CACHE_LINE));
             }
         }
-        (flow.tap != NO_TAP).then_some(flow.tap)
+        recorded.then_some(flow.tap)
     }
 
     #[inline]

@@ -283,6 +283,30 @@ impl Extent {
     }
 }
 
+/// Writes past the caches. One for all extents that a thread fills: what was streamed is in no order with
+/// other stores before a fence, and one fence does for all.
+#[derive(Debug, Default)]
+pub struct Streamer {
+    own_thread: PhantomData<*const ()>,
+}
+
+/// Everything streamed so far comes before what follows, as long as nothing more is streamed.
+#[derive(Debug)]
+pub struct Fenced<'a> {
+    streamer: PhantomData<&'a mut Streamer>,
+}
+
+impl Streamer {
+    /// Orders what was streamed before what follows.
+    #[inline]
+    pub fn fence(&mut self) -> Fenced<'_> {
+        stream_fence();
+        Fenced {
+            streamer: PhantomData,
+        }
+    }
+}
+
 /// An extent that frames are streamed into. Stays with its thread, because such stores are in no
 /// order with others before a fence.
 #[derive(Debug)]
@@ -299,7 +323,7 @@ impl Filling {
     /// # Panics
     /// When they do not fit the extent.
     #[inline]
-    pub fn stream(&mut self, at: usize, bytes: &[u8]) {
+    pub fn stream(&mut self, _: &mut Streamer, at: usize, bytes: &[u8]) {
         let target = &mut self.extent.bytes_mut()[at..at + bytes.len()];
         assert!(at.is_multiple_of(8), "words are aligned");
         stream_words(target, bytes);
@@ -318,8 +342,7 @@ impl Filling {
     /// # Panics
     /// When `used` is larger than an extent.
     #[inline]
-    pub fn publish(&mut self, used: usize) {
-        stream_fence();
+    pub fn publish(&mut self, _: &Fenced<'_>, used: usize) {
         self.extent.publish(used);
         self.extent.unpublished = false;
     }
@@ -340,18 +363,41 @@ impl Filling {
     }
 }
 
-/// Copies whole words without reading the target's cache lines first.
+/// Copies whole words without reading the target's cache lines first; two at a time where they are
+/// aligned and lie behind what was just written word by word (loads of both would wait for the stores).
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn stream_words(target: &mut [u8], bytes: &[u8]) {
-    let words = target.as_mut_ptr().cast::<i64>();
-    for (index, word) in bytes.chunks_exact(8).enumerate().take(target.len() / 8) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si64, _mm_stream_si128};
+    const PAIR: usize = size_of::<__m128i>();
+    const SINGLE_BYTES: usize = 32;
+    let target = &mut target[..bytes.len()];
+    let start = target.as_mut_ptr();
+    let paired = start.addr().is_multiple_of(PAIR);
+    let singles = if paired { SINGLE_BYTES } else { usize::MAX };
+    let singles = singles.min(bytes.len());
+    for (index, word) in bytes[..singles].chunks_exact(8).enumerate() {
         let word = i64::from_ne_bytes([
             word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
         ]);
         // SAFETY: within the target, which is as aligned as the extent (checked by the caller) and
         // borrowed mutably; a `Filling` gives nobody else access before a fence.
-        unsafe { std::arch::x86_64::_mm_stream_si64(words.add(index), word) };
+        unsafe { _mm_stream_si64(start.cast::<i64>().add(index), word) };
+    }
+    let pairs = bytes[singles..].chunks_exact(PAIR);
+    let last = pairs.remainder();
+    for (index, pair) in pairs.enumerate() {
+        // SAFETY: as above, PAIR bytes in both; singles are a multiple of PAIR where pairs follow, so
+        // that the target is aligned for them. Every x86-64 has these.
+        unsafe {
+            let pair = _mm_loadu_si128(pair.as_ptr().cast());
+            _mm_stream_si128(start.add(singles).cast::<__m128i>().add(index), pair);
+        }
+    }
+    if let Some(word) = last.first_chunk() {
+        let at = bytes.len() / 8 - 1;
+        // SAFETY: as for the first words; it is the last whole one.
+        unsafe { _mm_stream_si64(start.cast::<i64>().add(at), i64::from_ne_bytes(*word)) };
     }
 }
 
@@ -570,11 +616,12 @@ mod tests {
             extent.open(0, 7, 0, 0);
             let place = extent.index() as usize;
             let mut filling = extent.fill();
+            let mut streamer = Streamer::default();
             let words: Vec<u8> = (0..=255).collect();
             for at in (0..EXTENT_BYTES).step_by(words.len()) {
-                filling.stream(at, &words);
+                filling.stream(&mut streamer, at, &words);
             }
-            filling.publish(EXTENT_BYTES - 8);
+            filling.publish(&streamer.fence(), EXTENT_BYTES - 8);
             let mut bytes = Vec::new();
             assert!(reader.copy(place, &mut bytes).is_some());
             assert_eq!(bytes, words.repeat(EXTENT_BYTES / 256)[..EXTENT_BYTES - 8]);

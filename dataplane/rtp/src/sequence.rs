@@ -42,8 +42,9 @@ pub struct Observed {
     pub extended: u64,
 }
 
-/// One stream's sequence numbers.
+/// One stream's sequence numbers: first what every packet needs, then what was seen.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct SequenceTracker {
     highest: u64,
     /// Next number of a suspected restart.
@@ -53,12 +54,8 @@ pub struct SequenceTracker {
 }
 
 impl SequenceTracker {
-    /// The numbers about the highest that were seen, a bit each: where the next one is noted.
-    #[inline]
-    #[must_use]
-    pub fn window(&self) -> u64 {
-        self.seen[(self.highest / 64) as usize % WORDS]
-    }
+    /// Bytes at its beginning that every packet needs.
+    pub const NUMBERS_BYTES: usize = std::mem::offset_of!(Self, seen);
 
     /// Starts with the first packet's number.
     #[must_use]

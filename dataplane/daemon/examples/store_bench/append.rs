@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use trunkline_link::pool::{Extent, Pool};
-use trunkline_sn3::extent::FrameRoom;
 
-use crate::fill::{Open, Packets};
+use crate::fill::{Maker, Open, Packets};
 use crate::report::Report;
 use crate::{Amounts, Outcome};
 
@@ -30,7 +29,7 @@ struct Appending {
     open: Vec<Open>,
     spare: VecDeque<Extent>,
     packets: Packets,
-    room: Box<FrameRoom>,
+    maker: Maker,
     next: usize,
 }
 
@@ -41,14 +40,14 @@ impl Appending {
         let mut spare: VecDeque<Extent> = tokens.into();
         spare.iter_mut().for_each(Extent::prepare);
         let packets = Packets::new();
-        let mut room = Box::<FrameRoom>::default();
+        let mut maker = Maker::default();
         let mut open = Vec::with_capacity(count);
         for index in 0..count {
             let extent = spare.pop_front().ok_or("too few extents")?;
             let mut one = Open::start(extent, index as u64 + 1, 0);
             // Calls do not start all at once, so their extents do not fill all at once.
             for packet in 0..index * 37 % 83 {
-                one.append(&mut room, packets.payload(packet));
+                one.append(&mut maker, packets.payload(packet));
             }
             open.push(one);
         }
@@ -56,7 +55,7 @@ impl Appending {
             open,
             spare,
             packets,
-            room,
+            maker,
             next: 0,
         })
     }
@@ -71,11 +70,11 @@ impl Appending {
             for index in 0..Packets::BATCH {
                 let one = &mut self.open[self.next];
                 let payload = self.packets.payload(index);
-                if !one.append(&mut self.room, payload)
+                if !one.append(&mut self.maker, payload)
                     && let Some(next) = self.spare.pop_front()
                 {
-                    self.spare.push_back(one.go_on(next));
-                    one.append(&mut self.room, payload);
+                    self.spare.push_back(one.go_on(&mut self.maker, next));
+                    one.append(&mut self.maker, payload);
                 }
                 self.next = if self.next + 1 == count {
                     0
@@ -83,8 +82,9 @@ impl Appending {
                     self.next + 1
                 };
             }
+            let fenced = self.maker.fence();
             for index in 0..Packets::BATCH.min(count) {
-                self.open[(first + index) % count].publish();
+                self.open[(first + index) % count].publish(&fenced);
             }
             done += Packets::BATCH as u64;
         }

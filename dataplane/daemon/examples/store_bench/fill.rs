@@ -1,12 +1,26 @@
 //! Frames into extents, by the calls that a worker makes.
 
 use trunkline_link::limits::EXTENT_BYTES;
-use trunkline_link::pool::{Extent, Filling};
+use trunkline_link::pool::{Extent, Fenced, Filling, Streamer};
 use trunkline_sn3::extent::{Appender, FrameRoom};
 use trunkline_sn3::{FrameHead, FrameKind};
 
 /// Bytes of a G.711 payload of 20 ms.
 pub const PAYLOAD_BYTES: usize = 160;
+
+/// What frames are made with.
+#[derive(Default)]
+pub struct Maker {
+    room: Box<FrameRoom>,
+    streamer: Streamer,
+}
+
+impl Maker {
+    /// Before what was appended is published.
+    pub fn fence(&mut self) -> Fenced<'_> {
+        self.streamer.fence()
+    }
+}
 
 /// A recording with its open extent.
 pub struct Open {
@@ -31,7 +45,7 @@ impl Open {
 
     /// Appends the next packet; false when the extent is full.
     #[inline]
-    pub fn append(&mut self, room: &mut FrameRoom, payload: &[u8]) -> bool {
+    pub fn append(&mut self, maker: &mut Maker, payload: &[u8]) -> bool {
         let head = FrameHead {
             side: (self.sequence & 1) as u8,
             ssrc: 7 + (self.sequence & 1),
@@ -43,7 +57,8 @@ impl Open {
         let Self {
             extent, appender, ..
         } = self;
-        let put = |at: usize, frame: &[u8]| extent.stream(at, frame);
+        let Maker { room, streamer } = maker;
+        let put = |at: usize, frame: &[u8]| extent.stream(streamer, at, frame);
         let done = appender
             .append_by(room, EXTENT_BYTES, &head, payload, put)
             .is_ok();
@@ -52,13 +67,13 @@ impl Open {
     }
 
     #[inline]
-    pub fn publish(&mut self) {
-        self.extent.publish(self.appender.used() as usize);
+    pub fn publish(&mut self, fenced: &Fenced<'_>) {
+        self.extent.publish(fenced, self.appender.used() as usize);
     }
 
     /// Goes on in another extent; gives the full one.
-    pub fn go_on(&mut self, next: Extent) -> Extent {
-        self.publish();
+    pub fn go_on(&mut self, maker: &mut Maker, next: Extent) -> Extent {
+        self.publish(&maker.fence());
         self.ordinal += 1;
         let (extent, appender) = open(next, self.recording, self.ordinal);
         self.appender = appender;
@@ -66,8 +81,8 @@ impl Open {
     }
 
     /// Ends it; gives the extent.
-    pub fn end(mut self) -> Extent {
-        self.publish();
+    pub fn end(mut self, maker: &mut Maker) -> Extent {
+        self.publish(&maker.fence());
         self.extent.close()
     }
 }

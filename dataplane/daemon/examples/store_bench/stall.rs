@@ -10,10 +10,9 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use trunkline_dataplane::recorder::Closed;
 use trunkline_link::pool::{Extent, Pool};
-use trunkline_sn3::extent::FrameRoom;
 use trunkline_sn3::file::Way;
 
-use crate::fill::{Open, Packets};
+use crate::fill::{Maker, Open, Packets};
 use crate::report::Report;
 use crate::store::Store;
 use crate::{Amounts, Outcome, disk};
@@ -156,10 +155,10 @@ impl Worker {
     /// Appends at a steady rate, a batch at a time, and times each frame.
     fn run(&mut self, seconds: u64) -> Outcome<()> {
         let packets = Packets::new();
-        let mut room = Box::<FrameRoom>::default();
+        let mut maker = Maker::default();
         for (place, one) in self.filling.iter_mut().enumerate() {
             for packet in 0..place * 37 % 83 {
-                one.append(&mut room, packets.payload(packet));
+                one.append(&mut maker, packets.payload(packet));
             }
         }
         let batches = seconds * FRAMES_PER_S / Packets::BATCH as u64;
@@ -174,18 +173,19 @@ impl Worker {
             for index in 0..Packets::BATCH {
                 let start = Instant::now();
                 let payload = packets.payload(index);
-                if !self.filling[next].append(&mut room, payload) {
+                if !self.filling[next].append(&mut maker, payload) {
                     let extent = self
                         .take()
                         .ok_or("no extent is left: the recorder is behind")?;
-                    let full = self.filling[next].go_on(extent);
+                    let full = self.filling[next].go_on(&mut maker, extent);
                     self.give(full);
-                    self.filling[next].append(&mut room, payload);
+                    self.filling[next].append(&mut maker, payload);
                 }
                 if index + 1 == Packets::BATCH {
+                    let fenced = maker.fence();
                     for back in 0..Packets::BATCH {
                         let place = (next + RECORDINGS - back) % RECORDINGS;
-                        self.filling[place].publish();
+                        self.filling[place].publish(&fenced);
                     }
                     if let Behind::Recorder(store) = &self.behind {
                         store.bell.ring();
@@ -197,7 +197,7 @@ impl Worker {
             }
         }
         for one in self.filling.drain(..) {
-            self.open.push(one.end());
+            self.open.push(one.end(&mut maker));
         }
         Ok(())
     }

@@ -8,11 +8,10 @@ use trunkline_dataplane::recorder::{Closed, RecorderNotice};
 use trunkline_link::counters::RecorderCounter;
 use trunkline_sn3::Keys;
 use trunkline_sn3::cipher::MasterKey;
-use trunkline_sn3::extent::FrameRoom;
 use trunkline_sn3::file::Way;
 use trunkline_sn3::proof::Signer;
 
-use crate::fill::{Open, Packets};
+use crate::fill::{Maker, Open, Packets};
 use crate::report::Report;
 use crate::store::{Store, thread_cpu_s};
 use crate::{Amounts, Outcome, disk};
@@ -112,7 +111,7 @@ struct Feeder<'a> {
     signer: Option<Signer>,
     open: Vec<Option<Open>>,
     packets: Packets,
-    room: Box<FrameRoom>,
+    maker: Maker,
     next: usize,
     recordings: u64,
 }
@@ -124,7 +123,7 @@ impl<'a> Feeder<'a> {
             signer,
             open: (0..OPEN).map(|_| None).collect(),
             packets: Packets::new(),
-            room: Box::default(),
+            maker: Maker::default(),
             next: 0,
             recordings: 0,
         }
@@ -144,7 +143,11 @@ impl<'a> Feeder<'a> {
             let ended = self.open[place].take_if(|open| open.ordinal + 1 >= RECORDING_EXTENTS);
             if let Some(open) = ended {
                 let recording = open.recording;
-                let _ = self.store.queues.closed.push(Closed::Extent(open.end()));
+                let _ = self
+                    .store
+                    .queues
+                    .closed
+                    .push(Closed::Extent(open.end(&mut self.maker)));
                 let session = recording;
                 let _ = self
                     .store
@@ -154,7 +157,7 @@ impl<'a> Feeder<'a> {
             }
             match &mut self.open[place] {
                 Some(open) => {
-                    let full = open.go_on(extent);
+                    let full = open.go_on(&mut self.maker, extent);
                     let _ = self.store.queues.closed.push(Closed::Extent(full));
                 }
                 empty => {
@@ -164,7 +167,7 @@ impl<'a> Feeder<'a> {
             }
             if let Some(open) = &mut self.open[place] {
                 for index in 0.. {
-                    if !open.append(&mut self.room, self.packets.payload(index)) {
+                    if !open.append(&mut self.maker, self.packets.payload(index)) {
                         break;
                     }
                 }
@@ -197,7 +200,11 @@ impl Drop for Feeder<'_> {
     fn drop(&mut self) {
         for open in self.open.drain(..).flatten() {
             let recording = open.recording;
-            let _ = self.store.queues.closed.push(Closed::Extent(open.end()));
+            let _ = self
+                .store
+                .queues
+                .closed
+                .push(Closed::Extent(open.end(&mut self.maker)));
             let session = recording;
             let _ = self
                 .store

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use trunkline_engine::{Captured, DropReason, FrameKind as Kind, FrameMeta};
 use trunkline_link::limits::EXTENT_BYTES;
-use trunkline_link::pool::Filling;
+use trunkline_link::pool::{Fenced, Filling, Streamer};
 use trunkline_sn3::extent::{AppendError, Appender, FrameRoom};
 use trunkline_sn3::{FrameHead, FrameKind, flags};
 
@@ -40,6 +40,7 @@ struct OpenExtent {
 struct Making {
     /// Where frames are made.
     room: Box<FrameRoom>,
+    streamer: Streamer,
     /// Tracks with frames that others cannot read yet.
     unpublished: Vec<u32>,
 }
@@ -125,6 +126,7 @@ impl Capture {
             free: Vec::with_capacity(256),
             making: Making {
                 room: Box::default(),
+                streamer: Streamer::default(),
                 unpublished: Vec::with_capacity(4096),
             },
             fetching: Vec::with_capacity(4096),
@@ -362,7 +364,7 @@ impl Capture {
             return;
         };
         track.ordinal += 1;
-        open.publish();
+        open.publish(&self.making.streamer.fence());
         self.totals.extents += 1;
         self.hand_over(Closed::Extent(open.extent.close()));
     }
@@ -370,12 +372,21 @@ impl Capture {
     /// Lets others read what was appended since the last time: once for all packets of a batch,
     /// because each time waits for what was stored past the caches.
     pub(super) fn publish(&mut self) {
-        for tap in self.making.unpublished.drain(..) {
+        let Making {
+            streamer,
+            unpublished,
+            ..
+        } = &mut self.making;
+        if unpublished.is_empty() {
+            return;
+        }
+        let fenced = streamer.fence();
+        for tap in unpublished.drain(..) {
             if let Some(Some(Track {
                 open: Some(open), ..
             })) = self.tracks.get_mut(tap as usize)
             {
-                open.publish();
+                open.publish(&fenced);
             }
         }
     }
@@ -491,11 +502,16 @@ impl OpenExtent {
     ) -> Option<u64> {
         let Self { extent, appender } = self;
         let (before, known) = (appender.used(), extent.is_unpublished());
-        let put = |at: usize, frame: &[u8]| extent.stream(at, frame);
-        match appender.append_by(&mut making.room, EXTENT_BYTES, head, bytes, put) {
+        let Making {
+            room,
+            streamer,
+            unpublished,
+        } = making;
+        let put = |at: usize, frame: &[u8]| extent.stream(streamer, at, frame);
+        match appender.append_by(room, EXTENT_BYTES, head, bytes, put) {
             Ok(used) => {
                 if !known {
-                    making.unpublished.push(tap);
+                    unpublished.push(tap);
                 }
                 Some(u64::from(used - before))
             }
@@ -504,9 +520,9 @@ impl OpenExtent {
     }
 
     #[inline]
-    fn publish(&mut self) {
+    fn publish(&mut self, fenced: &Fenced<'_>) {
         if self.extent.is_unpublished() {
-            self.extent.publish(self.appender.used() as usize);
+            self.extent.publish(fenced, self.appender.used() as usize);
         }
     }
 }

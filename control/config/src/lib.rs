@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod indication;
 mod judge;
 mod model;
 mod parse;
@@ -20,6 +21,7 @@ mod target;
 mod template;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use indication::{Announcement, Indication, IndicationMode, Sound, Tone, read_announcement};
 pub use ipnet::IpNet;
 pub use model::{
     Backend, Cdr, Config, Control, Cores, Dataplane, Dtmf, Idle, Interface, Listen, PortRange,

@@ -71,6 +71,22 @@ impl Config {
         crate::parse::parse(text, name)
     }
 
+    /// Judges the files that it names and that are read only when they are needed: announcements.
+    ///
+    /// # Errors
+    /// All that are wrong.
+    pub fn check_files(&self) -> Result<(), ConfigErrors> {
+        let indications = self
+            .routes
+            .iter()
+            .filter_map(|route| route.indication.as_ref());
+        let errors: Vec<_> = indications.filter_map(|one| one.complaint()).collect();
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigErrors(errors)),
+        }
+    }
+
     /// The Unix socket on which the dataplane waits for control.
     #[must_use]
     pub fn dataplane_socket(&self) -> PathBuf {

@@ -24,15 +24,24 @@ impl<'a> Report<'a> {
 
     /// Adds a complaint about the key at a byte offset.
     pub(crate) fn add(&mut self, at: usize, key: &str, message: impl Into<String>) {
+        let message = message.into();
+        let error = ConfigError {
+            message,
+            ..self.place(at, key)
+        };
+        self.errors.push((at, error));
+    }
+
+    /// A complaint about the key at a byte offset that says nothing yet.
+    pub(crate) fn place(&self, at: usize, key: &str) -> ConfigError {
         let before = self.text.as_bytes().get(..at).unwrap_or_default();
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let error = ConfigError {
+        ConfigError {
             file: self.file.to_owned(),
             line,
             key: key.to_owned(),
-            message: message.into(),
-        };
-        self.errors.push((at, error));
+            message: String::new(),
+        }
     }
 
     /// All complaints in file order; `Ok` when there is none.

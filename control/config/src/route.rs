@@ -1,5 +1,6 @@
 //! `[[route]]`: which calls it is for, and where they go.
 
+use crate::indication::{self, Indication};
 use crate::policy::{self, HeaderPolicy};
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::recorder::{self, OnRecordingFailure, Recorder, Recorders};
@@ -84,6 +85,8 @@ pub struct Route {
     pub record: Record,
     /// What becomes of what parties wish of recording.
     pub recordpref: RecordPref,
+    /// What parties hear of their recording.
+    pub indication: Option<Indication>,
     /// To whom else its calls are recorded.
     pub recorders: Arc<Recorders>,
     /// What happens to digest challenges and credentials.
@@ -213,6 +216,7 @@ pub(crate) fn read(
         class: None,
         record: Record::No,
         recordpref: RecordPref::Ignore,
+        indication: None,
         recorders: Arc::default(),
         auth: Auth::Pass,
         connect_timeout_ms: 4000,
@@ -267,6 +271,7 @@ pub(crate) fn read(
         route.record = Record::Yes;
     }
     route.recorders = Arc::new(recorders);
+    route.indication = indication::read_route(&mut section, report);
     read_times(&mut route, &mut section, report);
     read_signalling(&mut route, &mut section, report);
     section.unbuilt(report, &[("from", Unbuilt::Absent)]);

@@ -17,6 +17,7 @@ pub mod retention;
 pub mod run;
 mod secret;
 pub mod siprec;
+pub mod sounds;
 pub mod stores;
 pub mod tap;
 pub mod trace;

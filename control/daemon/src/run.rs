@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use trunkline_config::{Config, Dtmf};
+use trunkline_config::{Config, Dtmf, Sound};
 use trunkline_link::counters::ConductorCounter;
 use trunkline_sinks::catalog::{CatalogHandle, OutboxSinks, Storage};
 use trunkline_sinks::cdr::CdrHandle;
@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::recovery::{recount, rescue_pool};
 use crate::resolve::Resolver;
 use crate::retention::{self, Retention};
+use crate::sounds::{self, Voices};
 use crate::stores::{self, Leftovers, Stores};
 use crate::trace::Trace;
 use crate::transport::{Incoming, TransportCounters, Transports};
@@ -48,6 +49,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// A recording's number, and its streams as captured.
 type Recount = (u64, Vec<StreamCounts>);
+
+/// What parties may hear, in all codecs, or why not.
+type Prepared = (Sound, Result<Voices, String>);
 
 /// Everything the core's task owns.
 struct Core {
@@ -132,6 +136,7 @@ pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
     )?;
     let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
     let (recounts, recounted) = mpsc::channel(RECOUNTS_MAX);
+    let sounds = prepare_sounds(&config);
     let mut b2bua = new_b2bua(&config, &transports, events, &metrics);
     b2bua.sign_with(signer);
     b2bua.ledger.set_left(left);
@@ -155,7 +160,8 @@ pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
         keys,
         settled: false,
     };
-    core.serve(incoming, requests, looked_up, recounted).await;
+    core.serve(incoming, requests, looked_up, recounted, sounds)
+        .await;
     if !cdrs.handle().flush(EXIT_PATIENCE) || !catalog.handle().flush(EXIT_PATIENCE) {
         warn!("catalog and call detail records could not be written to the end");
     }
@@ -215,6 +221,22 @@ fn rewrap_keys(keys: &Arc<Keys>, segments: &std::path::Path) {
     });
 }
 
+/// Encodes what parties may hear, on a thread of its own.
+fn prepare_sounds(config: &Config) -> mpsc::Receiver<Prepared> {
+    let wanted = sounds::wanted(config);
+    let (sender, receiver) = mpsc::channel(wanted.len().max(1));
+    if !wanted.is_empty() {
+        tokio::task::spawn_blocking(move || {
+            for sound in wanted {
+                let voices = sounds::prepare(&sound);
+                // The core is gone only when the process ends.
+                let _ = sender.blocking_send((sound, voices));
+            }
+        });
+    }
+    receiver
+}
+
 impl Core {
     async fn serve(
         mut self,
@@ -222,6 +244,7 @@ impl Core {
         mut requests: mpsc::Receiver<Request>,
         mut looked_up: mpsc::Receiver<(u64, Vec<Hop>)>,
         mut recounted: mpsc::Receiver<Recount>,
+        mut sounds: mpsc::Receiver<Prepared>,
     ) {
         let mut signals = Signals::new();
         let mut tick = tokio::time::interval(TICK);
@@ -251,6 +274,9 @@ impl Core {
                 }
                 Some((number, streams)) = recounted.recv() => {
                     self.b2bua.recounted(number, &streams, &Moment::now());
+                }
+                Some((sound, voices)) = sounds.recv() => {
+                    self.b2bua.prepared(&sound, voices, &Moment::now());
                 }
                 () = sleep_until(due) => {}
                 _ = tick.tick() => self.tick(),

@@ -32,6 +32,8 @@ mod siprec;
 mod siprec_passage;
 #[path = "b2bua/siprec_policy.rs"]
 mod siprec_policy;
+#[path = "b2bua/sounding.rs"]
+mod sounding;
 #[path = "b2bua/sources.rs"]
 mod sources;
 #[path = "b2bua/targets.rs"]

@@ -410,6 +410,12 @@ pub struct Indication {
     /// Packets of the sound that left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<u64>,
+    /// How often it was played so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+    /// When the last of it was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// What a party wished of the recording (`a=recordpref`, RFC 7866).

@@ -46,6 +46,7 @@ pub use events::TelephoneEvent;
 pub use plan::{Options, Plan};
 pub use render::{Progress, Sink, render, render_with_gaps};
 pub use report::{CodecUse, StreamReport};
+pub use resample::resample;
 pub use sound_file::{Container, Written, write_sound};
 pub use stage::{Gap, PlayCounts};
 pub use wav::write_wav;

@@ -20,7 +20,7 @@ pub mod telephone_event;
 pub mod tone;
 
 pub use format::{CodecKind, Format, Framing};
-pub use opus::OpusFileEncoder;
+pub use opus::{OpusFileEncoder, opus_frames};
 pub use quality::Impairment;
 
 /// Why a payload or a format was refused.

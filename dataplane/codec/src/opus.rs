@@ -201,6 +201,45 @@ impl OpusFileEncoder {
     }
 }
 
+/// Samples at 48 kHz of a frame of [`opus_frames`].
+const JOINABLE_SAMPLES: usize = 480;
+
+/// Packets of one mono frame of 10 ms each, all of one configuration, so that they can be joined to
+/// packets of any length (RFC 6716 section 3.2). `samples` are at 48 kHz; what they lack of a whole
+/// frame is silence.
+///
+/// # Errors
+/// The encoder did not start, or changed its configuration.
+pub fn opus_frames(samples: &[i16]) -> Result<Vec<Vec<u8>>, CodecError> {
+    let refused = |missing| CodecError::NotSupported {
+        codec: "opus",
+        missing,
+    };
+    // CELT alone, so that nothing of what is heard decides about the configuration.
+    let delay = Application::RestrictedLowDelay;
+    let mut encoder = ropus::Encoder::builder(RATE_HZ, Channels::Mono, delay)
+        .bitrate(ropus::Bitrate::Bits(48_000))
+        .complexity(5)
+        .build()
+        .map_err(|_| refused("the encoder did not start"))?;
+    let mut frames = Vec::new();
+    for chunk in samples.chunks(JOINABLE_SAMPLES) {
+        let mut frame = [0; JOINABLE_SAMPLES];
+        frame[..chunk.len()].copy_from_slice(chunk);
+        let mut packet = Vec::new();
+        encode(&mut encoder, &frame, &mut packet)?;
+        frames.push(packet);
+    }
+    let configuration = |packet: &Vec<u8>| packet.first().copied();
+    let first = frames.first().and_then(configuration);
+    let one_frame = first.is_none_or(|toc| toc & 3 == 0);
+    if one_frame && frames.iter().all(|packet| configuration(packet) == first) {
+        Ok(frames)
+    } else {
+        Err(refused("packets of one configuration"))
+    }
+}
+
 fn encode(
     encoder: &mut ropus::Encoder,
     samples: &[i16],
@@ -235,6 +274,30 @@ mod tests {
         assert_eq!(samples(&[0xFB, 3]), Some(2_880), "CELT 20 ms, three frames");
         assert_eq!(samples(&[0xFB]), None, "frame count missing");
         assert_eq!(samples(&[0xFB, 63]), None, "longer than 120 ms");
+    }
+
+    #[test]
+    fn joinable_frames_are_all_of_one_kind_whatever_is_heard() {
+        let mut sound: Vec<i16> = (0..48_000)
+            .map(|n| ((f64::from(n) * 0.18).sin() * 9e3) as i16)
+            .collect();
+        sound.extend([0; 24_000]);
+        let mut noise = 1_u32;
+        sound.extend((0..24_100).map(|_| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 17) as i16 - 16_384
+        }));
+        let frames = opus_frames(&sound).unwrap();
+        assert_eq!(frames.len(), 201);
+        assert!(frames.iter().all(|frame| samples(frame) == Some(480)));
+        let mut decoder = OpusDecoder::new().unwrap();
+        let mut heard = Vec::new();
+        for frame in &frames[..100] {
+            decoder.decode(frame, &mut heard).unwrap();
+        }
+        let power: f64 = heard.iter().map(|&one| f64::from(one).powi(2)).sum();
+        let level = (power / heard.len() as f64).sqrt();
+        assert!((5_500.0..7_000.0).contains(&level), "{level}");
     }
 
     #[test]

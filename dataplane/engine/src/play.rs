@@ -21,7 +21,9 @@ use crate::engine::{Engine, NEVER};
 use crate::flow::{Flow, Leg};
 use crate::ours::{self, HEADER_BYTES, Header};
 use crate::silence::silence;
-use crate::spec::{Codec, EngineError, PlayMode, PlaySpec, Side, TAIL_ROOM_BYTES, Voice};
+use crate::spec::{
+    Codec, EngineError, MediaKind, PlayMode, PlaySpec, Side, TAIL_ROOM_BYTES, Voice,
+};
 use crate::stream::{Position, Stream, later};
 
 /// Silence of the other side from which on we send by our own clock, while its stream is known.
@@ -520,7 +522,7 @@ impl Engine {
     /// by the sounds that are given now. What was heard of the one before is for [`Self::poll_played`].
     ///
     /// # Errors
-    /// No such session or m-line, or a field out of range.
+    /// No such session or m-line, one without audio, or a field out of range.
     pub fn play(&mut self, now_ns: u64, spec: &PlaySpec) -> Result<(), EngineError> {
         let in_range = |voice: &Voice| voice.payload_type < 128;
         let valid = (1..=VOICES_MAX).contains(&spec.voices.len())
@@ -530,6 +532,9 @@ impl Engine {
             return Err(EngineError::Invalid);
         }
         let index = self.flow_index(spec.session, spec.media)?;
+        if self.flows[index as usize].kind != MediaKind::Audio {
+            return Err(EngineError::Invalid);
+        }
         let known = self.flows[index as usize].leg(spec.to).player.as_ref();
         if known.is_some_and(|player| player.play != spec.play) {
             self.stop_play(spec.session, spec.media, spec.to)?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use lab::*;
 use trunkline_engine::{
-    Codec, Companding, EngineError, Event, FrameKind, PayloadSpec, PlayMode, PlaySpec, Side,
-    Source, Voice,
+    Codec, Companding, EngineError, Event, FrameKind, MediaKind, PayloadSpec, PlayMode, PlaySpec,
+    Side, Source, Voice,
 };
 use trunkline_rtp::rtcp::{Compound, RtcpPacket};
 
@@ -602,6 +602,9 @@ fn nonsense_is_refused() {
     for (spec, error) in wrong {
         assert_eq!(lab.engine.play(lab.now_ns, &spec), Err(error), "{spec:?}");
     }
+    let mut video = Lab::bare(MediaKind::OpaqueRtp);
+    let refused = video.engine.play(video.now_ns, &good);
+    assert_eq!(refused, Err(EngineError::Invalid));
     assert_eq!(
         lab.engine.stop_play(99, 0, Side::Caller),
         Err(EngineError::NotFound)

@@ -13,7 +13,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    match Config::load(&options.file) {
+    let loaded = Config::load(&options.file);
+    match loaded.and_then(|config| config.check_files().map(|()| config)) {
         Ok(config) => {
             println!("{}: good", options.file.display());
             print!("{}", summary(&config));

@@ -8,8 +8,10 @@ use trunkline_sinks::verdict::StreamCounts;
 use trunkline_sn3::chain::Link;
 
 use super::B2bua;
+use super::sounding::Heard;
 use crate::api::events::{EventKind, Subject};
 use crate::call::recording::Phase as RecordingPhase;
+use crate::call::sounding::Sounding;
 use crate::call::{Call, Phase, Step};
 use crate::clock::Moment;
 use crate::siprec::client::Left;
@@ -32,6 +34,7 @@ pub(super) fn session_of(event: &Event) -> Option<u64> {
     match event {
         Event::EndpointLearned { session, .. }
         | Event::SourceChanged { session, .. }
+        | Event::Played { session, .. }
         | Event::RecordingState { session, .. }
         | Event::RecordingProgress { session, .. }
         | Event::RecordingClosed { session, .. } => Some(*session),
@@ -130,6 +133,27 @@ impl B2bua {
     pub(super) fn on_session_event(&mut self, call: &mut Call, event: Event, now: &Moment) {
         match event {
             Event::EndpointLearned { .. } | Event::SourceChanged { .. } => call.media.learn(&event),
+            Event::Played {
+                to,
+                play,
+                from_mono_ns,
+                to_mono_ns,
+                packets,
+                played_ms,
+                whole,
+                ..
+            } => {
+                let heard = Heard {
+                    to,
+                    play,
+                    from_mono_ns,
+                    to_mono_ns,
+                    packets,
+                    played_ms,
+                    whole,
+                };
+                self.on_played(call, heard, now);
+            }
             Event::RecordingState {
                 recording,
                 phase,
@@ -261,6 +285,7 @@ impl B2bua {
             Step::RecordingChanged { number, reply } => {
                 self.recording_changed(call, number, failed, reply, now);
             }
+            Step::Sounding { side } => self.sounding_answered(call, side, failed, now),
             Step::Restart { number } => self.recording_restarted(call, number, failed, now),
             Step::Describe { then } => match failed {
                 Some(_) => self.step(call, *then, failed, now),
@@ -305,7 +330,14 @@ impl B2bua {
         self.alarm(code as u16, name, message, active, now);
     }
 
-    fn alarm(&mut self, code: u16, name: &str, message: &str, active: bool, now: &Moment) {
+    pub(super) fn alarm(
+        &mut self,
+        code: u16,
+        name: &str,
+        message: &str,
+        active: bool,
+        now: &Moment,
+    ) {
         let changed = if active {
             self.alarms.insert(code)
         } else {
@@ -377,6 +409,7 @@ impl B2bua {
             now,
         );
         self.commands.clear();
+        self.loaded.clear();
         self.recounting = self
             .live()
             .0
@@ -391,6 +424,7 @@ impl B2bua {
                     }
                 }
                 b2bua.fail_batches(call, now, |_| true);
+                call.sounding.iter_mut().for_each(Sounding::forget_told);
             });
         }
         let (client, mut context) = self.recorders(now);

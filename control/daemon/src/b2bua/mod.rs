@@ -37,6 +37,7 @@ mod reoffer;
 mod response;
 pub(crate) mod session;
 mod session_id;
+mod sounding;
 mod sources;
 mod srs;
 mod targets;
@@ -47,7 +48,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trunkline_config::Config;
+use trunkline_config::{Config, Sound};
 use trunkline_link::message::{Command, Side};
 use trunkline_sinks::object;
 use trunkline_sip::dialog::DialogId;
@@ -61,6 +62,7 @@ use crate::clock::Moment;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::siprec::client::Client;
+use crate::sounds::Voices;
 use loops::Loops;
 use sources::Sources;
 
@@ -209,6 +211,10 @@ pub struct B2bua {
     signer: Option<Arc<Signer>>,
     loops: Loops,
     sources: Sources,
+    /// What parties may hear of their recording, once it is ready.
+    sounds: HashMap<Sound, Voices>,
+    /// Numbers of the sounds that the dataplane has.
+    loaded: HashSet<u64>,
     /// Dialogs of late answers that were sent a BYE, until when they may be repeated.
     late_answers: HashMap<DialogId, Instant>,
 }
@@ -272,6 +278,8 @@ impl B2bua {
             signer: None,
             loops: Loops::default(),
             sources: Sources::default(),
+            sounds: HashMap::new(),
+            loaded: HashSet::new(),
             late_answers: HashMap::new(),
         }
     }
@@ -421,6 +429,7 @@ impl B2bua {
     /// Puts a call back (or forgets it) with its timer set.
     fn settle(&mut self, mut call: Box<Call>, now: &Moment) {
         self.indicate(&mut call, now);
+        self.sound(&mut call, now);
         if self.finish_if_over(&mut call, now) {
             self.recorders_follow(&call, now);
             self.forget(&call);

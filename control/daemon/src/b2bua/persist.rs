@@ -17,6 +17,7 @@ use crate::call::awareness::Awareness;
 use crate::call::media::Media;
 use crate::call::negotiation::{Negotiation, Saved as SavedNegotiation};
 use crate::call::recording::{Phase as Capture, Recording};
+use crate::call::sounding::Sounding;
 use crate::call::transfer::Party;
 use crate::call::{Call, Leg, Phase};
 use crate::clock::Moment;
@@ -67,6 +68,8 @@ struct SavedCall {
     passes_recording: bool,
     #[serde(default)]
     awareness: Awareness,
+    #[serde(default)]
+    sounding: [Sounding; 2],
     #[serde(default, skip_serializing_if = "Transfers::is_empty")]
     transfers: Transfers,
 }
@@ -148,6 +151,7 @@ impl B2bua {
             private: saved.private,
             passes_recording: saved.passes_recording,
             awareness: saved.awareness,
+            sounding: saved.sounding,
             ..Call::new(key, saved.object, route, legs, media, negotiation)
         });
         let source = call.leg(Side::Caller).remote.ip();
@@ -287,6 +291,7 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
         private: call.private,
         passes_recording: call.passes_recording,
         awareness: call.awareness.clone(),
+        sounding: call.sounding.clone(),
         transfers: Transfers::of(call),
     })
 }

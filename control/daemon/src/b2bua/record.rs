@@ -277,6 +277,9 @@ impl B2bua {
             let down = Some(FailReason::Internal);
             return self.recording_changed(call, number, down, reply, now);
         }
+        if phase != RecordingPhase::Running {
+            self.hush_all(call);
+        }
         let (session, recording) = (call.key, number);
         let command = match phase {
             RecordingPhase::Paused => Command::RecordingPause { session, recording },

@@ -6,6 +6,7 @@ mod kept_counts;
 pub mod media;
 pub mod negotiation;
 pub mod recording;
+pub mod sounding;
 pub mod transfer;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use invitation::{Awaited, Branch, Destination, Failure, HostName, Invitation
 use media::Media;
 use negotiation::{Heard, Negotiation};
 use recording::Recording;
+use sounding::Sounding;
 use transfer::{Departing, OwnOffer, Party, Subscription, Transfer};
 
 /// Holds that are told apart in one call.
@@ -289,6 +291,11 @@ pub enum Step {
         /// Who waits for it.
         reply: Option<ActionReply>,
     },
+    /// A side is to hear of its recording.
+    Sounding {
+        /// Which side.
+        side: Side,
+    },
     /// A recording goes on in a new dataplane.
     Restart {
         /// Its number.
@@ -392,6 +399,8 @@ pub struct Call {
     pub source: Option<std::net::IpAddr>,
     /// What its parties know and wish of its recording.
     pub awareness: Awareness,
+    /// What each side hears of it.
+    pub sounding: [Sounding; 2],
     /// Which sides asked that their identity stays in the trust domain.
     pub private: [bool; 2],
     /// It is a recording session between two others: that one side only receives is no hold.
@@ -453,6 +462,7 @@ impl Call {
             at_once: 1,
             source: None,
             awareness: Awareness::default(),
+            sounding: Default::default(),
             private: [false; 2],
             passes_recording: false,
         }

@@ -34,6 +34,7 @@ pub struct Dataplane {
     pub recording: Option<u64>,
     pub closed: bool,
     pub refuses_ports: bool,
+    pub refuses_plays: bool,
     /// The end of a recording is told to the next control only.
     pub holds_closed: bool,
     unread: Vec<Event>,
@@ -110,6 +111,13 @@ impl Dataplane {
                     session: open.session,
                     worker: 0,
                     ports: fork.media.iter().map(|media| media.ports).collect(),
+                });
+                return;
+            }
+            Command::PlayStart(_) if self.refuses_plays => {
+                events.push(Event::Failed {
+                    request,
+                    reason: FailReason::NotFound,
                 });
                 return;
             }

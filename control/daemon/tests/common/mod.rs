@@ -52,7 +52,7 @@ pub struct World {
     pub told: Vec<Told>,
     /// What was to be stored.
     pub writes: Vec<CatalogWrite>,
-    config: Arc<Config>,
+    pub config: Arc<Config>,
     hub: EventHub,
     start: Instant,
     elapsed: Duration,

@@ -201,6 +201,8 @@ fn indication(side: Side, state: RecordState, at: Timestamp, refused: Option<u16
         refused,
         duration_ms: None,
         frames: None,
+        times: None,
+        until: None,
     }
 }
 

@@ -327,6 +327,8 @@ fn change_party(call: &mut Call, side: Side, uri: String, now: &Moment) {
     }
     call.private[side as usize] = false;
     call.awareness.forget(side);
+    // Who joins has heard nothing; the sound begins anew.
+    call.sounding[side as usize].play = 0;
     call.parties.push(Party {
         role: Role::Transfer,
         uri,

@@ -19,7 +19,45 @@ pub struct Events {
     pub clock_hz: u32,
 }
 
+/// What a side takes of the other's voice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoken {
+    /// Index of the medium.
+    pub media: u8,
+    /// Codecs, with the payload types by which the side takes them.
+    pub codecs: Vec<(CodecId, u8)>,
+    /// Time of a packet.
+    pub packet_ms: u16,
+}
+
+/// Packet time where SDP says none (RFC 3551 section 4.2), and what is reasonable.
+const PACKET_MS: u16 = 20;
+const PACKET_MS_RANGE: std::ops::RangeInclusive<u32> = 5..=120;
+
 impl Negotiation {
+    /// How a voice is sent towards a side: in the first audio m-line that it has.
+    pub fn spoken_to(&self, to: Side) -> Option<Spoken> {
+        let mut media = self.plan.media().iter().enumerate();
+        media.find_map(|(medium, planned)| {
+            let line = |side: Side| self.relayed_line(*planned, side);
+            let own = line(to).filter(|own| own.port != 0)?;
+            if planned.kind != RelayKind::Audio {
+                return None;
+            }
+            let beside = [Codec::TelephoneEvent, Codec::ComfortNoise];
+            let spoken = sendable(line(to.other()), Some(own));
+            let spoken = spoken.iter().filter(|one| !beside.contains(&one.codec));
+            let packet_ms = own
+                .ptime_ms
+                .filter(|ms| PACKET_MS_RANGE.contains(&u32::from(*ms)));
+            Some(Spoken {
+                media: u8::try_from(medium).ok()?,
+                codecs: spoken.map(|one| (codec_id(one.codec), one.to_pt)).collect(),
+                packet_ms: packet_ms.map_or(PACKET_MS, u16::from),
+            })
+        })
+    }
+
     /// How telephone-events are sent towards a side: in the first audio m-line that takes them, by the
     /// payload type whose clock is that of the audio beside it.
     pub fn events_of(&self, to: Side) -> Option<Events> {

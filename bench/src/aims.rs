@@ -9,6 +9,8 @@ use crate::signalling::System;
 
 const OURS: &str = Contestant::Trunkline.name();
 const RECORDING: &str = Contestant::TrunklineRecord.name();
+const FORKING: &str = Contestant::TrunklineFork.name();
+const FORKING_TO_NOBODY: &str = Contestant::TrunklineForkGone.name();
 const RTPENGINE: &str = Contestant::Rtpengine.name();
 const PCAP: &str = Contestant::RtpengineRecord.name();
 const BARE: &str = Contestant::Bare.name();
@@ -84,6 +86,29 @@ const RECORD: &[Compared<'static>] = &[
     },
 ];
 
+/// Of copies to a recorder (SIPREC), one of each packet: a copy costs at most 0.6 of a relayed packet, and a
+/// recorder that is gone changes nothing for the parties.
+const SIPREC: &[Compared<'static>] = &[
+    Compared {
+        name: "CPU a packet with its copy, one-core",
+        of: (ONE_CORE, FORKING, quantity::CPU),
+        with: (ONE_CORE, OURS, quantity::CPU),
+        aim: Aim::AtMost(1.6),
+    },
+    Compared {
+        name: "edge of loss, recorder gone, one-core",
+        of: (ONE_CORE, FORKING_TO_NOBODY, quantity::EDGE),
+        with: (ONE_CORE, FORKING, quantity::EDGE),
+        aim: Aim::AtLeast(0.95),
+    },
+    Compared {
+        name: "latency p99, recorder gone, one-core",
+        of: (ONE_CORE, FORKING_TO_NOBODY, quantity::P99),
+        with: (ONE_CORE, FORKING, quantity::P99),
+        aim: Aim::AtMost(1.5),
+    },
+];
+
 /// Of call set-ups, against Kamailio and against fewer calls.
 const CALLS: &[Compared<'static>] = &[
     Compared {
@@ -105,6 +130,7 @@ pub fn judge(results: &mut Results) {
     let aims = match results.bench.as_str() {
         "relay" => RELAY,
         "record" => RECORD,
+        "siprec" => SIPREC,
         "calls" => CALLS,
         _ => return,
     };

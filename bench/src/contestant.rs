@@ -1,7 +1,7 @@
 //! Who is measured: how each is started, and told of the calls it is to relay.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,10 @@ pub enum Contestant {
     Trunkline,
     /// The same, every call recorded to SN3 segments.
     TrunklineRecord,
+    /// The same, every packet copied to a recorder that takes it (and never reads it).
+    TrunklineFork,
+    /// The same, where the recorder is no longer there: its machine answers by ICMP.
+    TrunklineForkGone,
     /// rtpengine in user space, one thread.
     Rtpengine,
     /// The same, every call recorded to a pcap.
@@ -37,6 +41,8 @@ impl Contestant {
         match self {
             Self::Trunkline => "trunkline",
             Self::TrunklineRecord => "trunkline + SN3",
+            Self::TrunklineFork => "trunkline + copies",
+            Self::TrunklineForkGone => "trunkline + copies, recorder gone",
             Self::Rtpengine => "rtpengine",
             Self::RtpengineRecord => "rtpengine + pcap",
             Self::Bare => "bare loop",
@@ -68,6 +74,8 @@ pub struct Running {
     sessions: Option<Sessions>,
     /// Where it writes what it records.
     recordings: Option<PathBuf>,
+    /// Where copies go to.
+    _recorder: Option<UdpSocket>,
     _directory: tempfile::TempDir,
 }
 
@@ -116,8 +124,10 @@ impl Stage<'_> {
             .tempdir_in(self.record_to)
             .with_context(|| self.record_to.display().to_string())?;
         let mut running = match who {
-            Contestant::Trunkline => self.start_trunkline(directory, false),
-            Contestant::TrunklineRecord => self.start_trunkline(directory, true),
+            Contestant::Trunkline
+            | Contestant::TrunklineRecord
+            | Contestant::TrunklineFork
+            | Contestant::TrunklineForkGone => self.start_trunkline(directory, who),
             Contestant::Rtpengine => self.start_rtpengine(directory, false),
             Contestant::RtpengineRecord => self.start_rtpengine(directory, true),
             Contestant::Bare => self.start_bare(directory),
@@ -127,7 +137,12 @@ impl Stage<'_> {
         Ok(running)
     }
 
-    fn start_trunkline(&self, directory: tempfile::TempDir, record: bool) -> Result<Running> {
+    fn start_trunkline(&self, directory: tempfile::TempDir, who: Contestant) -> Result<Running> {
+        let record = who == Contestant::TrunklineRecord;
+        let recorder = match who {
+            Contestant::TrunklineFork => Some(self.recorder()?),
+            _ => None,
+        };
         let (first, last) = self.place.relay_ports();
         let data_dir = directory.path().join("data");
         let config = format!(
@@ -150,13 +165,32 @@ impl Stage<'_> {
         let ports = sessions
             .open(&parties, record)
             .with_context(|| process.log_end())?;
+        if recorder.is_some() || who == Contestant::TrunklineForkGone {
+            sessions
+                .fork(parties.len(), self.place.recorder())
+                .with_context(|| process.log_end())?;
+        }
         Ok(Running {
             flows: self.flows(&parties, &ports),
             call_bytes: memory(&process).saturating_sub(before),
             process,
             sessions: Some(sessions),
             recordings: record.then_some(data_dir),
+            _recorder: recorder,
             _directory: directory,
+        })
+    }
+
+    /// A recorder's port on the load's side. What comes is thrown away by the kernel once the buffer is full.
+    fn recorder(&self) -> Result<UdpSocket> {
+        std::thread::scope(|scope| {
+            let binding = scope.spawn(|| {
+                self.place.enter(Side::Load)?;
+                Ok(UdpSocket::bind(self.place.recorder())?)
+            });
+            binding
+                .join()
+                .unwrap_or_else(|_| bail!("the recorder panicked"))
         })
     }
 
@@ -209,6 +243,7 @@ impl Stage<'_> {
             process,
             sessions: None,
             recordings: record.then(|| directory.path().join("recordings")),
+            _recorder: None,
             _directory: directory,
         })
     }
@@ -244,6 +279,7 @@ impl Stage<'_> {
             process,
             sessions: None,
             recordings: None,
+            _recorder: None,
             _directory: directory,
         })
     }

@@ -49,6 +49,8 @@ enum Command {
     Relay(Options),
     /// Relay and capture: SN3 against rtpengine's pcap
     Record(Options),
+    /// Relay with a copy of each packet to a recorder, and with the recorder gone
+    Siprec(Options),
     /// Call set-ups through our B2BUA, beside Kamailio
     Calls(Options),
     /// Writes README's tables from the recorded results
@@ -69,13 +71,14 @@ struct TableOptions {
 }
 
 /// What README shows, in this order.
-const SHOWN: &[&str] = &["relay", "record", "calls"];
+const SHOWN: &[&str] = &["relay", "record", "siprec", "calls"];
 const RTPENGINE: (&str, &str) = ("rtpengine", "rtpengine-daemon");
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Relay(options) => relay(&options),
         Command::Record(options) => record(&options),
+        Command::Siprec(options) => siprec(&options),
         Command::Calls(options) => calls(&options),
         Command::Table(options) => update_table(&options),
         Command::Bare(options) => bare::run(&options),
@@ -109,6 +112,18 @@ fn record(options: &Options) -> Result<()> {
         Contestant::RtpengineRecord,
         Contestant::TrunklineRecord,
         Contestant::Trunkline,
+    ];
+    let done = rounds(&mut session, options.rig, &contestants, |_, _| Ok(()));
+    close(session, done)
+}
+
+fn siprec(options: &Options) -> Result<()> {
+    let mut session = options.begin("siprec", &[])?;
+    // The first sets the rate at which latency is measured: all of them bear it.
+    let contestants = [
+        Contestant::TrunklineFork,
+        Contestant::Trunkline,
+        Contestant::TrunklineForkGone,
     ];
     let done = rounds(&mut session, options.rig, &contestants, |_, _| Ok(()));
     close(session, done)

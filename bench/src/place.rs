@@ -63,6 +63,9 @@ pub enum Side {
     Load,
 }
 
+/// The recorder's port: of no party, and of no relay.
+const RECORDER_PORT: u16 = 9_000;
+
 /// Where the parties of all calls are.
 #[derive(Debug, Clone, Copy)]
 pub struct Parties {
@@ -199,6 +202,12 @@ impl Place {
                 both_ways: false,
             },
         }
+    }
+
+    /// Where copies for a recorder go: beside the parties, at a port that none of them has.
+    #[must_use]
+    pub fn recorder(&self) -> SocketAddr {
+        SocketAddr::new(self.load_address(), RECORDER_PORT)
     }
 
     /// First and last media port of a relay.

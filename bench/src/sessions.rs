@@ -37,7 +37,7 @@ impl Sessions {
     /// The dataplane refuses one, or does not answer.
     pub fn open(&mut self, calls: &[[SocketAddr; 2]], record: bool) -> Result<Vec<[u16; 2]>> {
         let sessions = 1..=calls.len() as u64;
-        let answers = self.ask_all(sessions.clone().map(open).collect())?;
+        let answers = self.ask_all(sessions.clone().map(|session| open(session, 0)).collect())?;
         let mut ports = vec![[0; 2]; calls.len()];
         for answer in answers {
             let Event::SessionOpened {
@@ -59,6 +59,25 @@ impl Sessions {
             self.ask_all(sessions.map(start_recording).collect())?;
         }
         Ok(ports)
+    }
+
+    /// Copies what the parties of the first `calls` sessions send to a recorder, each by a session of its own
+    /// beside.
+    ///
+    /// # Errors
+    /// As [`Sessions::open`].
+    pub fn fork(&mut self, calls: usize, recorder: SocketAddr) -> Result<()> {
+        let calls = calls as u64;
+        let beside = |session: u64| (session, calls + session);
+        let pairs = || (1..=calls).map(beside);
+        let opens = pairs().map(|(session, target)| open(target, session));
+        self.ask_all(opens.collect())?;
+        let legs =
+            pairs().flat_map(|(_, target)| Side::BOTH.map(|side| leg(target, side, recorder)));
+        self.ask_all(legs.collect())?;
+        let starts = pairs().map(|(session, target)| Command::ForkStart { session, target });
+        self.ask_all(starts.collect())?;
+        Ok(())
     }
 
     /// Throws away what the dataplane reported meanwhile, and shows that control is alive.
@@ -117,12 +136,12 @@ fn answered(event: &Event) -> Option<u64> {
     }
 }
 
-fn open(session: u64) -> Command {
+fn open(session: u64, beside: u64) -> Command {
     Command::SessionOpen(SessionOpen {
         session,
         interface: [0, 0],
         media_timeout_ms: 0,
-        beside: 0,
+        beside,
         media: vec![MediaOpen {
             kind: MediaKind::Audio,
             ports: [0, 0],

@@ -1,6 +1,6 @@
 //! `cargo xtask bench NAME`: builds a benchmark program in release, runs it, keeps its results.
 //!
-//! `relay`, `record` and `calls` are the harness (package `trunkline-bench`), which runs our release
+//! `relay`, `record`, `siprec` and `calls` are the harness (package `trunkline-bench`), which runs our release
 //! programs as processes beside others. The rest are examples of the crate they measure, so that
 //! nothing is built for them otherwise. Each takes `--json FILE` and prints its own table.
 
@@ -41,6 +41,12 @@ const BENCHES: &[Bench] = &[
         program: Program::Harness,
         what: "relay and capture: SN3 against rtpengine's pcap",
         in_all: true,
+    },
+    Bench {
+        name: "siprec",
+        program: Program::Harness,
+        what: "relay with a copy of each packet to a recorder, and with that recorder gone",
+        in_all: false,
     },
     Bench {
         name: "calls",

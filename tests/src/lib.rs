@@ -15,6 +15,7 @@ pub mod capture;
 pub mod flood;
 pub mod g711;
 pub mod hand;
+pub mod kamailio;
 pub mod nameserver;
 pub mod parts;
 pub mod party;

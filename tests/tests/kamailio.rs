@@ -1,71 +1,14 @@
 //! Kamailio as a proxy that records routes, on both sides of the appliance, and between two of them.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
-
-use nix::sys::signal::Signal;
 use trunkline_tests::appliance::Setup;
+use trunkline_tests::kamailio::Proxy;
 use trunkline_tests::ports::free_port;
-use trunkline_tests::process::Process;
 use trunkline_tests::scenario::{Scenario, audio};
-use trunkline_tests::sipp::{Sipp, SippSetup, Transport, wait_until_bound};
+use trunkline_tests::sipp::{Sipp, SippSetup};
 use trunkline_tests::siprec::{
     MULTIPART, Stream, Who, assert_heard, description, metadata, multipart, start, whole,
 };
 use trunkline_tests::{Appliance, installed, skip};
-
-/// What comes from the appliance goes to the callee, all else to the appliance; both ways the
-/// route is recorded, and requests inside dialogs follow it.
-fn proxy(port: u16, appliance: u16, callee: u16) -> String {
-    format!(
-        "debug=1\nlog_stderror=yes\nfork=yes\nchildren=1\ndisable_tcp=yes\nauto_aliases=no\n\
-         listen=udp:127.0.0.1:{port}\n\
-         loadmodule \"tm.so\"\nloadmodule \"sl.so\"\nloadmodule \"rr.so\"\nloadmodule \"pv.so\"\n\
-         loadmodule \"siputils.so\"\nloadmodule \"maxfwd.so\"\nloadmodule \"textops.so\"\n\
-         request_route {{\n\
-           if (!mf_process_maxfwd_header(\"10\")) {{ sl_send_reply(\"483\", \"Too Many Hops\"); exit; }}\n\
-           if (has_totag()) {{\n\
-             if (loose_route()) {{ t_relay(); exit; }}\n\
-             if (is_method(\"ACK\") && t_check_trans()) {{ t_relay(); }}\n\
-             if (!is_method(\"ACK\")) {{ sl_send_reply(\"404\", \"No route\"); }}\n\
-             exit;\n\
-           }}\n\
-           if (is_method(\"CANCEL\")) {{ if (t_check_trans()) {{ t_relay(); }} exit; }}\n\
-           t_check_trans();\n\
-           record_route();\n\
-           if ($sp == {appliance}) {{ $du = \"sip:127.0.0.1:{callee}\"; }}\n\
-           else {{ $du = \"sip:127.0.0.1:{appliance}\"; }}\n\
-           t_relay();\n\
-         }}\n"
-    )
-}
-
-/// Kamailio with its children, which a killed parent would leave behind.
-struct Proxy(Process);
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.0.signal(Signal::SIGTERM);
-        if !std::thread::panicking() {
-            self.0.wait(Duration::from_secs(20));
-        }
-    }
-}
-
-fn start_proxy(folder: &Path, port: u16, appliance: u16, callee: u16) -> Proxy {
-    let file = folder.join("kamailio.cfg");
-    std::fs::write(&file, proxy(port, appliance, callee)).expect("a configuration");
-    let log = File::create(folder.join("kamailio.log")).expect("a log");
-    let mut command = Command::new("kamailio");
-    command.args(["-DD", "-E", "-m", "64", "-f"]).arg(&file);
-    command.arg("-Y").arg(folder).arg("-w").arg(folder);
-    command.stdout(log.try_clone().expect("a log")).stderr(log);
-    let process = Process::start("kamailio", &mut command);
-    wait_until_bound(Transport::Udp, port);
-    Proxy(process)
-}
 
 #[test]
 fn a_call_through_a_record_routing_proxy_on_both_sides() {
@@ -76,7 +19,7 @@ fn a_call_through_a_record_routing_proxy_on_both_sides() {
     let (proxy_port, callee_port) = (free_port(), free_port());
     let appliance = Appliance::start(&Setup::to_port(proxy_port));
     let folder = appliance.folder();
-    let proxy = start_proxy(folder, proxy_port, appliance.sip_port, callee_port);
+    let proxy = Proxy::start(folder, proxy_port, appliance.sip_port, callee_port);
     let with = |direction: &str| format!("{}a={direction}\n", audio(8));
 
     let bob = Scenario::callee("bob")
@@ -141,7 +84,7 @@ fn a_recording_session_passes_an_appliance_and_a_proxy_to_the_recorder_of_anothe
         ..Setup::to_port(proxy_port)
     });
     let folder = between.folder();
-    let proxy = start_proxy(folder, proxy_port, between.sip_port, recorder.sip_port);
+    let proxy = Proxy::start(folder, proxy_port, between.sip_port, recorder.sip_port);
     let who = |id, aor, name, stream, label| Who {
         id,
         aor,

@@ -9,7 +9,7 @@ pub mod quality;
 pub mod receiver;
 pub mod report;
 pub mod rtp;
-mod sip;
+pub mod sip;
 pub mod tone;
 pub mod wire;
 

@@ -28,6 +28,9 @@ const REMEMBERED: usize = 512;
 /// Receive buffer of a socket, so that a busy machine does not lose what the network delivered.
 const RECEIVE_BUFFER_BYTES: usize = 512 * 1024;
 
+/// Payload type of PCMA (RFC 3551).
+const PCMA: u8 = 8;
+
 /// A stream's number.
 pub type StreamId = u64;
 
@@ -97,6 +100,7 @@ enum Request {
         oneshot::Sender<io::Result<SocketAddr>>,
     ),
     Send(StreamId, SocketAddr),
+    SendAs(StreamId, u8),
     Quiet(StreamId),
     Close(StreamId, oneshot::Sender<StreamReport>),
     Finish,
@@ -151,6 +155,11 @@ impl Media {
     /// Starts sending, or sends elsewhere from now on.
     pub fn send_to(&self, id: StreamId, destination: SocketAddr) {
         self.request(Request::Send(id, destination));
+    }
+
+    /// Sends with another payload type from now on: 8 is PCMA (RFC 3551), any other one PCMU.
+    pub fn send_as(&self, id: StreamId, payload_type: u8) {
+        self.request(Request::SendAs(id, payload_type));
     }
 
     /// Stops sending; it goes on listening.
@@ -290,6 +299,14 @@ impl Worker {
                     stream.next_ns = now_ns.max(stream.next_ns);
                     stream.next_report_ns = now_ns;
                     self.due.push(Reverse((stream.next_ns, id)));
+                }
+            }
+            Request::SendAs(id, payload_type) => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    let was = std::mem::replace(&mut stream.spec.payload_type, payload_type);
+                    if (was == PCMA) != (payload_type == PCMA) {
+                        stream.tone = std::sync::Arc::new(stream.tone.recoded(was == PCMA));
+                    }
                 }
             }
             Request::Quiet(id) => {

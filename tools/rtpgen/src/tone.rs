@@ -3,7 +3,7 @@
 //! Frequencies are multiples of 10 Hz, so a tone repeats every 100 ms: five payloads of 20 ms make
 //! it up without a seam, and a window of 800 samples holds whole periods of every one of them.
 
-use trunkline_codec::g711::encode_mu_law;
+use trunkline_codec::g711::{A_LAW, MU_LAW, encode_a_law, encode_mu_law};
 
 /// Samples a second.
 pub const RATE_HZ: u32 = 8000;
@@ -77,6 +77,17 @@ impl Tone {
         Self { samples }
     }
 
+    /// The same sound in the other law of G.711: of PCMU as PCMA, or of PCMA as PCMU.
+    pub(crate) fn recoded(&self, from_a_law: bool) -> Self {
+        let other = |&byte: &u8| match from_a_law {
+            true => encode_mu_law(A_LAW[usize::from(byte)]),
+            false => encode_a_law(MU_LAW[usize::from(byte)]),
+        };
+        Self {
+            samples: self.samples.iter().map(other).collect(),
+        }
+    }
+
     /// The payload of the packet with this running number.
     #[must_use]
     pub fn payload(&self, packet: u64) -> &[u8] {
@@ -142,7 +153,6 @@ fn energy_at(window: &[i16], frequency_hz: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_codec::g711::MU_LAW;
 
     fn window(frequency_hz: u32, first_packet: u64) -> Vec<i16> {
         let tone = Tone::new(frequency_hz);

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trunkline_config::Config;
 
 /// Where the appliance is.
@@ -106,6 +106,36 @@ impl Client {
             .as_str()
             .unwrap_or("no reason given");
         bail!("{message} (HTTP {status})")
+    }
+
+    /// The one recording that a query finds, once it is finished.
+    pub(crate) fn finished_recording(&self, query: &str, deadline: Instant) -> Result<Value> {
+        let path = format!("/v1/recordings?{query}");
+        loop {
+            let list = self.json("GET", &path, None)?;
+            let items = list["items"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            match items {
+                [one]
+                    if matches!(
+                        one["state"].as_str(),
+                        Some("complete" | "partial" | "failed")
+                    ) =>
+                {
+                    return Ok(one.clone());
+                }
+                [_, _, ..] => bail!("{} recordings instead of one", items.len()),
+                _ if Instant::now() >= deadline => {
+                    let state = items
+                        .first()
+                        .map_or("none", |one| one["state"].as_str().unwrap_or("?"));
+                    bail!("no finished recording (state: {state})");
+                }
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
     }
 
     /// Gets bytes that should be there.

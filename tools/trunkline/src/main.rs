@@ -8,8 +8,10 @@ mod demo;
 mod explain;
 mod guard;
 mod operate;
+mod siprec;
 mod table;
 mod up;
+mod wav;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -63,9 +65,10 @@ enum Command {
     /// Start, pause, resume, stop or keep a call's recording.
     #[command(after_help = "Example: trunkline record 0193e5c2-7a41-7c11-b2a5-1f0e6c9d8a77 pause")]
     Record(operate::RecordOptions),
-    /// List recording sessions: calls recorded to others, and others' calls recorded here.
+    /// List recording sessions, of calls recorded to others and of others' calls recorded here; or try a
+    /// recorder (`probe`).
     #[command(after_help = "Example: trunkline siprec --json")]
-    Siprec(operate::ListOptions),
+    Siprec(siprec::Options),
     /// List calls that should have been recorded and were not, or not whole.
     ///
     /// Exit code 1 when there is one.
@@ -104,7 +107,7 @@ fn main() -> ExitCode {
         Command::Hangup(options) => operate::hangup(&options),
         Command::Transfer(options) => operate::transfer(&options),
         Command::Record(options) => operate::record(&options),
-        Command::Siprec(options) => operate::siprec(&options),
+        Command::Siprec(options) => siprec::run(&options),
         Command::Audit(options) => operate::audit(&options),
         Command::Deliveries(options) => deliveries::run(&options),
         Command::Explain(options) => explain::run(&options),

@@ -22,7 +22,7 @@ const UDP: FlowId = FlowId(0);
 
 /// What a call is told.
 #[derive(Debug)]
-pub(crate) enum CallEvent {
+pub enum CallEvent {
     /// A response to one of its requests.
     Response(ClientTx, Response),
     /// One of its requests got no response, or could not be sent.
@@ -38,13 +38,13 @@ pub(crate) enum CallEvent {
 }
 
 /// A call's inbox.
-pub(crate) type CallEvents = mpsc::UnboundedReceiver<CallEvent>;
+pub type CallEvents = mpsc::UnboundedReceiver<CallEvent>;
 
 type Sender = mpsc::UnboundedSender<CallEvent>;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Agent {
+pub struct Agent {
     local: SocketAddr,
     udp: UdpSocket,
     inner: Mutex<Inner>,
@@ -68,7 +68,10 @@ struct Inner {
 impl Agent {
     /// Binds the UDP socket, and TCP on the same port when wanted, and starts serving.
     /// New INVITEs go to `incoming`; without it they are refused.
-    pub(crate) async fn start(
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub async fn start(
         local: SocketAddr,
         tcp: bool,
         incoming: Option<mpsc::UnboundedSender<(ServerTx, Request, CallEvents)>>,
@@ -103,19 +106,19 @@ impl Agent {
     }
 
     /// The address of the UDP socket (and of TCP).
-    pub(crate) fn local(&self) -> SocketAddr {
+    pub fn local(&self) -> SocketAddr {
         self.local
     }
 
     /// An inbox for a call that starts here.
-    pub(crate) fn open_call(&self, call_id: &str) -> CallEvents {
+    pub fn open_call(&self, call_id: &str) -> CallEvents {
         let (sender, events) = mpsc::unbounded_channel();
         self.lock().calls.insert(call_id.to_owned(), sender);
         events
     }
 
     /// Forgets a call.
-    pub(crate) fn close_call(&self, call_id: &str) {
+    pub fn close_call(&self, call_id: &str) {
         let mut inner = self.lock();
         if let Some(sender) = inner.calls.remove(call_id) {
             inner.clients.retain(|_, own| !own.same_channel(&sender));
@@ -124,7 +127,7 @@ impl Agent {
     }
 
     /// A fresh tag and Call-ID.
-    pub(crate) fn new_ids(&self) -> (String, String) {
+    pub fn new_ids(&self) -> (String, String) {
         let mut inner = self.lock();
         let tag = inner.endpoint.new_tag();
         let host = self.local.ip().to_string();
@@ -132,13 +135,16 @@ impl Agent {
     }
 
     /// Where a request to this address goes, over this transport.
-    pub(crate) fn target(&self, transport: Transport, remote: SocketAddr) -> Target {
+    pub fn target(&self, transport: Transport, remote: SocketAddr) -> Target {
         let flow = (transport == Transport::Udp).then_some(UDP);
         Target::new(transport, flow, self.local, remote)
     }
 
     /// Sends a request of a call.
-    pub(crate) fn send(
+    ///
+    /// # Errors
+    /// The request is not whole, or there are too many transactions.
+    pub fn send(
         self: &Arc<Self>,
         call_id: &str,
         request: Request,
@@ -156,7 +162,10 @@ impl Agent {
     }
 
     /// Sends the ACK of a 2xx.
-    pub(crate) fn send_ack(
+    ///
+    /// # Errors
+    /// There was no 2xx.
+    pub fn send_ack(
         self: &Arc<Self>,
         tx: ClientTx,
         ack: Request,
@@ -166,19 +175,19 @@ impl Agent {
     }
 
     /// Cancels an INVITE.
-    pub(crate) fn cancel(self: &Arc<Self>, tx: ClientTx) {
+    pub fn cancel(self: &Arc<Self>, tx: ClientTx) {
         // Refused only when its final response is already on its way to the call.
         let _ = self.with(|inner| inner.endpoint.cancel(Instant::now(), tx, &[]));
     }
 
     /// Answers a request.
-    pub(crate) fn respond(self: &Arc<Self>, tx: ServerTx, response: Response) {
+    pub fn respond(self: &Arc<Self>, tx: ServerTx, response: Response) {
         // Refused only when the transaction is over, and with it the need of an answer.
         let _ = self.with(|inner| inner.endpoint.respond(Instant::now(), tx, response));
     }
 
     /// The tag of our answers to this request.
-    pub(crate) fn local_tag(&self, tx: ServerTx) -> String {
+    pub fn local_tag(&self, tx: ServerTx) -> String {
         self.lock()
             .endpoint
             .local_tag(tx)

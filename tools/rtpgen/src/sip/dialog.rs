@@ -7,7 +7,7 @@ use trunkline_sip::transaction::Transport;
 
 /// One end of a dialog.
 #[derive(Debug, Clone)]
-pub(crate) struct Dialog {
+pub struct Dialog {
     pub(crate) call_id: String,
     /// Our From, with its tag.
     local: String,
@@ -26,7 +26,7 @@ pub(crate) struct Dialog {
 
 impl Dialog {
     /// The calling end's, from its INVITE and the 200.
-    pub(crate) fn of_caller(
+    pub fn of_caller(
         invite: &Request,
         response: &Response,
         contact: &str,
@@ -46,8 +46,15 @@ impl Dialog {
         })
     }
 
+    /// The same with the number of the request that made it, where that is not 1.
+    #[must_use]
+    pub const fn numbered(mut self, cseq: u32) -> Self {
+        self.cseq = cseq;
+        self
+    }
+
     /// The answering end's, from the INVITE and the tag of its answers.
-    pub(crate) fn of_callee(
+    pub fn of_callee(
         invite: &Request,
         tag: &str,
         contact: &str,
@@ -67,7 +74,7 @@ impl Dialog {
     }
 
     /// A request within the dialog. An ACK has the number of the INVITE it acknowledges.
-    pub(crate) fn request(&mut self, method: Method) -> Request {
+    pub fn request(&mut self, method: Method) -> Request {
         if method != Method::Ack {
             self.cseq += 1;
         }
@@ -84,7 +91,7 @@ impl Dialog {
     }
 
     /// Where the next hop is. `None` when it is a name, which is not looked up.
-    pub(crate) fn next_hop(&self) -> Option<(Transport, SocketAddr)> {
+    pub fn next_hop(&self) -> Option<(Transport, SocketAddr)> {
         let hop = match self.routes.first() {
             Some(route) => NameAddr::parse(route, "Route").ok()?.uri,
             None => self.target.clone(),

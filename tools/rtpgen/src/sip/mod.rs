@@ -5,5 +5,5 @@ pub(crate) mod agent;
 pub(crate) mod dialog;
 pub(crate) mod session;
 
-pub(crate) use agent::{Agent, CallEvent, CallEvents};
-pub(crate) use dialog::Dialog;
+pub use agent::{Agent, CallEvent, CallEvents};
+pub use dialog::Dialog;

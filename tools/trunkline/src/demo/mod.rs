@@ -10,7 +10,6 @@ use crate::client::{Client, escape};
 use anyhow::{Context, Result, bail};
 use appliance::Appliance;
 use place::{Place, Site};
-use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -269,7 +268,7 @@ fn check_recording(
     deadline: Instant,
 ) -> Result<Vec<u8>> {
     let query = format!("call_id={}", escape(&call.call_id));
-    let recording = finished_recording(client, &query, deadline)?;
+    let recording = client.finished_recording(&query, deadline)?;
     let id = recording["id"].as_str().context("a recording without id")?;
     let path = format!("/v1/recordings/{id}");
     let about = delivered(site, id, deadline)?;
@@ -307,35 +306,5 @@ fn delivered(site: &Site, id: &str, deadline: Instant) -> Result<PathBuf> {
             bail!("the directory sink has not delivered it");
         }
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// The one recording that a query finds, once it is finished.
-fn finished_recording(client: &Client, query: &str, deadline: Instant) -> Result<Value> {
-    let path = format!("/v1/recordings?{query}");
-    loop {
-        let list = client.json("GET", &path, None)?;
-        let items = list["items"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        match items {
-            [one]
-                if matches!(
-                    one["state"].as_str(),
-                    Some("complete" | "partial" | "failed")
-                ) =>
-            {
-                return Ok(one.clone());
-            }
-            [_, _, ..] => bail!("{} recordings instead of one", items.len()),
-            _ if Instant::now() >= deadline => {
-                let state = items
-                    .first()
-                    .map_or("none", |one| one["state"].as_str().unwrap_or("?"));
-                bail!("no finished recording (state: {state})");
-            }
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
     }
 }

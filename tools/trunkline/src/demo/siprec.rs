@@ -1,8 +1,9 @@
 //! Holding what another appliance recorded of a call over SIPREC against the recording here.
 
 use super::appliance::Appliance;
-use super::{finished_recording, verify};
+use super::verify;
 use crate::client::{Client, escape};
+use crate::wav;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -82,7 +83,7 @@ pub(super) fn recorded(
         .as_str()
         .context("its metadata names no communication session")?;
     let query = format!("attr.siprec.session={}", escape(id));
-    let recording = finished_recording(&recorder.client, &query, deadline)?;
+    let recording = recorder.client.finished_recording(&query, deadline)?;
     if recording["verdict"] != "complete" {
         bail!("verdict {}: {}", recording["verdict"], recording["receipt"]);
     }
@@ -132,7 +133,7 @@ pub(super) fn compare(recorder: &Appliance, recorded: &Recorded, ours: &[u8]) ->
 
 /// Two WAVs of one call are the same over the time that both have.
 fn same(ours: &[u8], theirs: &[u8]) -> Result<Common> {
-    let (ours, theirs) = (verify::channels(ours)?, verify::channels(theirs)?);
+    let (ours, theirs) = (wav::channels(ours)?, wav::channels(theirs)?);
     let [left, right] = [0, 1].map(|at| same_channel(&ours[at], &theirs[at]));
     let (left, right) = (
         left.context("left channel")?,
@@ -216,7 +217,7 @@ fn sound_begins(samples: &[i16]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::verify::tests::wav_of;
+    use crate::wav::tests::wav_of;
     use trunkline_codec::g711::MU_LAW;
     use trunkline_rtpgen::tone::Tone;
 

@@ -1,5 +1,6 @@
 //! Holding a recording against the call that it is of.
 
+use crate::wav;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use trunkline_rtpgen::CallResult;
@@ -11,28 +12,9 @@ const LENGTH_TOLERANCE_MS: f64 = 500.0;
 /// Windows at either end that may hold the beginning or the end of a tone.
 const EDGE_WINDOWS: usize = 2;
 
-/// The two channels of a WAV: caller, callee.
-pub(super) fn channels(wav: &[u8]) -> Result<[Vec<i16>; 2]> {
-    let header = wav.get(..44).context("the WAV is cut")?;
-    let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-    let rate = u32::from_le_bytes([header[24], header[25], header[26], header[27]]);
-    if &header[..4] != b"RIFF" || &header[8..12] != b"WAVE" || &header[36..40] != b"data" {
-        bail!("what should be a WAV begins otherwise");
-    }
-    if (half(20), half(22), half(34), rate) != (1, 2, 16, RATE_HZ) {
-        bail!("the WAV is not PCM16 stereo at {RATE_HZ} Hz");
-    }
-    let sample = |bytes: &[u8]| i16::from_le_bytes([bytes[0], bytes[1]]);
-    let frames = wav[44..].chunks_exact(4);
-    Ok([
-        frames.clone().map(sample).collect(),
-        frames.map(|frame| sample(&frame[2..])).collect(),
-    ])
-}
-
 /// The caller's tone is left, the callee's right, for as long as the call was.
 pub(super) fn sound(wav: &[u8], call: &CallResult) -> Result<()> {
-    let [left, right] = channels(wav)?;
+    let [left, right] = wav::channels(wav)?;
     let length_ms = left.len() as f64 * 1000.0 / f64::from(RATE_HZ);
     if (length_ms - call.duration_ms).abs() > LENGTH_TOLERANCE_MS {
         bail!(
@@ -93,24 +75,9 @@ pub(super) fn receipt(receipt: &Value, call: &CallResult) -> Result<()> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use trunkline_rtpgen::EndResult;
-
-    /// A WAV of two channels of the same length.
-    pub(in crate::demo) fn wav_of(left: &[i16], right: &[i16]) -> Vec<u8> {
-        let mut bytes = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0".to_vec();
-        bytes.extend(RATE_HZ.to_le_bytes());
-        bytes.extend((RATE_HZ * 4).to_le_bytes());
-        bytes.extend(b"\x04\0\x10\0data");
-        let frames = left.iter().zip(right);
-        bytes.extend((frames.len() as u32 * 4).to_le_bytes());
-        for (left, right) in frames {
-            bytes.extend(left.to_le_bytes());
-            bytes.extend(right.to_le_bytes());
-        }
-        bytes
-    }
 
     fn wav(left_hz: u32, right_hz: u32, seconds: u32) -> Vec<u8> {
         let sine = |hz: u32| -> Vec<i16> {
@@ -120,7 +87,7 @@ pub(super) mod tests {
             };
             (0..RATE_HZ * seconds).map(sample).collect()
         };
-        wav_of(&sine(left_hz), &sine(right_hz))
+        crate::wav::tests::wav_of(&sine(left_hz), &sine(right_hz))
     }
 
     fn call() -> CallResult {

@@ -5,6 +5,7 @@
 
 mod dns;
 mod order;
+mod silence;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use trunkline_sip::transaction::Transport;
 
 use crate::b2bua::{Hop, Lookup};
 use dns::Dns;
+use silence::Silence;
 
 /// What is not found out about a name by then does not count.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,6 +33,8 @@ const PORT: u16 = 5060;
 #[derive(Clone)]
 pub struct Resolver {
     dns: Dns,
+    /// Questions about services that no name server answers.
+    silence: Silence,
     /// Transports that we have, the preferred one first.
     transports: Vec<Transport>,
 }
@@ -53,6 +57,7 @@ impl Resolver {
         let transports = both.into_iter().filter(|(listens, _)| ours(*listens));
         Ok(Self {
             dns: Dns::new(&sip.nameservers)?,
+            silence: Silence::default(),
             transports: transports.map(|(_, transport)| transport).collect(),
         })
     }
@@ -80,7 +85,7 @@ impl Resolver {
             return Vec::new();
         }
         let services = self.services(&lookup.host, lookup.transport).await;
-        let told = join_all(services.iter().map(|(_, name)| in_time(self.dns.srv(name)))).await;
+        let told = join_all(services.iter().map(|(_, name)| self.srv(name))).await;
         let mut places = Vec::new();
         for ((transport, _), records) in services.iter().zip(told) {
             let drawn = order::by_weight(records, &mut rand::rng());
@@ -111,11 +116,29 @@ impl Resolver {
         if let Some(transport) = asked {
             return vec![by_rule(transport)];
         }
-        let told = order::by_preference(in_time(self.dns.naptr(host)).await, &self.transports);
+        let told = order::by_preference(self.naptr(host).await, &self.transports);
         if told.is_empty() {
             return self.transports.iter().copied().map(by_rule).collect();
         }
         told
+    }
+
+    async fn naptr(&self, name: &str) -> Vec<order::Naptr> {
+        let (dns, asked) = (self.dns.clone(), name.to_owned());
+        let answer = async move { dns.naptr(&asked).await };
+        let question = format!("NAPTR {name}");
+        self.silence
+            .within(question, SERVICE_PATIENCE, answer)
+            .await
+    }
+
+    async fn srv(&self, name: &str) -> Vec<order::Srv> {
+        let (dns, asked) = (self.dns.clone(), name.to_owned());
+        let answer = async move { dns.srv(&asked).await };
+        let question = format!("SRV {name}");
+        self.silence
+            .within(question, SERVICE_PATIENCE, answer)
+            .await
     }
 
     async fn addresses(
@@ -142,12 +165,6 @@ impl Resolver {
 fn is_localhost(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     host == "localhost" || host.ends_with(".localhost")
-}
-
-/// Records of services, where they come in time.
-async fn in_time<T>(records: impl Future<Output = Vec<T>>) -> Vec<T> {
-    let told = tokio::time::timeout(SERVICE_PATIENCE, records).await;
-    told.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -261,11 +261,11 @@ async fn a_silent_name_server_leads_nowhere_in_bounded_time() {
 async fn a_name_server_that_answers_addresses_only_is_enough() {
     let zone = [("plain.example", a(5))];
     let server = Server::start_but(&zone, &["NAPTR", "SRV", "AAAA"]).await;
-    let found = server
-        .resolver(BOTH)
-        .locate(&lookup("plain.example", None, None))
-        .await;
-    assert_eq!(hops(&found), ["udp:192.0.2.5:5060"]);
+    let resolver = server.resolver(BOTH);
+    for _ in 0..2 {
+        let found = resolver.locate(&lookup("plain.example", None, None)).await;
+        assert_eq!(hops(&found), ["udp:192.0.2.5:5060"]);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -14,7 +14,6 @@ use crate::capture::CaptureError;
 use crate::extent::{ExtentHeader, extent_flags};
 use crate::keys::erase_keys;
 use crate::layout::{UNIT, VERSION};
-use crate::map::Bytes;
 use crate::reader::SegmentReader;
 use crate::recover::erased_extent;
 use crate::segment::{DirectoryEntry, list};
@@ -94,11 +93,26 @@ fn judge_unreadable(path: &Path, error: CaptureError) -> io::Result<()> {
     match error {
         CaptureError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         CaptureError::Io { cause, .. } => Err(cause),
-        _ if Bytes::open(path)?.iter().all(|&byte| byte == 0) => Ok(()),
+        _ if is_blank(path)? => Ok(()),
         other => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             other.to_string(),
         )),
+    }
+}
+
+fn is_blank(path: &Path) -> io::Result<bool> {
+    let mut file = BufReader::new(File::open(path)?);
+    loop {
+        let bytes = file.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(true);
+        }
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        let length = bytes.len();
+        file.consume(length);
     }
 }
 

@@ -14,7 +14,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::cipher::{DataKey, MasterKey, Wrapped};
-use crate::map::Bytes;
 use crate::proof::{from_hex, to_hex};
 
 /// Bytes of a slot.
@@ -185,7 +184,7 @@ impl Keys {
             return Ok(self.given.clone());
         }
         for (_, path) in files(directory)?.into_iter().rev() {
-            let bytes = Bytes::open(&path)?;
+            let bytes = std::fs::read(&path)?;
             let found = slots(&bytes)
                 .filter(|(_, slot)| slot.recording == recording)
                 .find_map(|(_, slot)| slot.wrapped);
@@ -390,7 +389,7 @@ fn change_slots(directory: &Path, mut change: impl FnMut(&Slot) -> Option<Slot>)
         let file = OpenOptions::new().write(true).open(&path)?;
         // One at a time: who wraps a key anew must not write back what another one erases just then.
         file.lock()?;
-        let bytes = Bytes::open(&path)?;
+        let bytes = std::fs::read(&path)?;
         let mut changes = false;
         for (offset, slot) in slots(&bytes) {
             if let Some(changed) = change(&slot) {

@@ -18,6 +18,7 @@ pub mod extract;
 pub mod facts;
 pub mod file;
 pub mod frame;
+mod hashing;
 pub mod keys;
 pub mod layout;
 mod map;

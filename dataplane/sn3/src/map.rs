@@ -6,19 +6,32 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
+use nix::errno::Errno;
+
+use crate::layout::UNIT;
 
 /// Bytes to read from.
 #[derive(Debug)]
 pub enum Bytes {
     /// A mapped file.
-    Map(Mmap),
+    Map(Map),
     /// Memory.
     Memory(Vec<u8>),
     /// A part of a mapped file.
     Part(Mmap, Range<usize>),
+}
+
+/// A mapped file, and what of it is known to be readable.
+#[derive(Debug)]
+pub struct Map {
+    map: Mmap,
+    /// The bytes last asked for by [`Bytes::readable`]: first and last unit.
+    known: AtomicU64,
+    /// All of it is read: neighbours are asked for too.
+    through: bool,
 }
 
 impl Bytes {
@@ -54,22 +67,50 @@ impl Bytes {
         // when another process writes the file; every reader here treats them as untrusted and
         // bounds-checks each access, and no reference outlives the mapping.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Self::Map(map))
+        Ok(Self::Map(Map {
+            map,
+            known: AtomicU64::new(NOTHING_KNOWN),
+            through: false,
+        }))
     }
 
     /// What is not asked for by [`Self::will_read`] is read page by page, and nothing ahead.
     pub(crate) fn read_sparsely(&self) {
-        if let Self::Map(map) = self {
+        if let Self::Map(own) = self {
             // A hint: without it more is read than is needed.
-            let _ = map.advise(Advice::Random);
+            let _ = own.map.advise(Advice::Random);
         }
     }
 
     /// All of it is going to be read, in order.
-    pub(crate) fn read_through(&self) {
-        if let Self::Map(map) = self {
+    pub(crate) fn read_through(&mut self) {
+        if let Self::Map(own) = self {
+            own.through = true;
             // A hint: without it reading is slower.
-            let _ = map.advise(Advice::Sequential);
+            let _ = own.map.advise(Advice::Sequential);
+        }
+    }
+
+    /// These bytes, once the disk has given them; `None` where they reach beyond the end, or where the
+    /// disk cannot read them: to look at them all the same would kill the process.
+    pub(crate) fn readable(&self, bytes: Range<usize>) -> Option<&[u8]> {
+        let found = self.get(bytes.clone())?;
+        match self {
+            Self::Map(own) if !found.is_empty() => own.can_read(bytes).then_some(found),
+            _ => Some(found),
+        }
+    }
+
+    /// Reads all of it in order, ahead of those who look at it.
+    pub(crate) fn read_ahead(&self) {
+        const AHEAD: usize = 8 << 20;
+        self.will_read(0..AHEAD);
+        for start in (0..self.len()).step_by(WINDOW_READ) {
+            self.will_read(start + AHEAD..start + AHEAD + WINDOW_READ);
+            if let Self::Map(own) = self {
+                // What cannot be read is told to those who ask for it.
+                let _ = own.populate(start..start + WINDOW_READ);
+            }
         }
     }
 
@@ -77,11 +118,12 @@ impl Bytes {
     pub(crate) fn will_read(&self, bytes: Range<usize>) {
         // What the kernel takes of one such hint is limited.
         const STEP: usize = 1 << 20;
-        if let Self::Map(map) = self {
-            let end = bytes.end.min(map.len());
+        if let Self::Map(own) = self {
+            let end = bytes.end.min(own.map.len());
             for start in (bytes.start..end).step_by(STEP) {
+                let length = STEP.min(end - start);
                 // A hint: without it they are read page by page.
-                let _ = map.advise_range(Advice::WillNeed, start, STEP.min(end - start));
+                let _ = own.map.advise_range(Advice::WillNeed, start, length);
             }
         }
     }
@@ -90,8 +132,58 @@ impl Bytes {
     #[must_use]
     pub fn part(self, range: Range<usize>) -> Self {
         match self {
-            Self::Map(map) => Self::Part(map, range),
+            Self::Map(own) => Self::Part(own.map, range),
             other => Self::Memory(other.get(range).unwrap_or(&[]).to_vec()),
+        }
+    }
+}
+
+/// Bytes asked for at once where all of a file is read.
+const WINDOW_READ: usize = 1 << 20;
+/// An interval that holds nothing.
+const NOTHING_KNOWN: u64 = (u32::MAX as u64) << 32;
+
+impl Map {
+    /// Whether the disk can read these bytes, which are not beyond the end.
+    fn can_read(&self, bytes: Range<usize>) -> bool {
+        let (first, last) = (bytes.start / UNIT, (bytes.end - 1) / UNIT);
+        // One word, and what it says stays true: no order with anything else is needed.
+        let known = self.known.load(Ordering::Relaxed);
+        if known >> 32 <= first as u64 && last as u64 <= known & 0xffff_ffff {
+            return true;
+        }
+        let windows =
+            bytes.start / WINDOW_READ * WINDOW_READ..bytes.end.next_multiple_of(WINDOW_READ);
+        let read = match self.through && self.populate(windows.clone()).is_ok() {
+            true => windows.start..windows.end.min(self.map.len()),
+            false if self.populate(bytes.clone()).is_ok() => bytes,
+            false => return false,
+        };
+        let (first, last) = (read.start / UNIT, (read.end - 1) / UNIT);
+        if let (Ok(first), Ok(last)) = (u32::try_from(first), u32::try_from(last)) {
+            let known = u64::from(first) << 32 | u64::from(last);
+            self.known.store(known, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Has the disk give these bytes, as far as the file has them.
+    fn populate(&self, bytes: Range<usize>) -> Result<(), Errno> {
+        let end = bytes.end.min(self.map.len());
+        let length = end.saturating_sub(bytes.start);
+        if length == 0 {
+            return Ok(());
+        }
+        loop {
+            let read = self
+                .map
+                .advise_range(Advice::PopulateRead, bytes.start, length);
+            match read.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+                Err(Errno::EINTR) => {}
+                Err(error @ (Errno::EFAULT | Errno::EHWPOISON)) => return Err(error),
+                // Kernels before 5.14 cannot be asked.
+                _ => return Ok(()),
+            }
         }
     }
 }
@@ -117,7 +209,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Map(map) => map,
+            Self::Map(own) => &own.map,
             Self::Memory(bytes) => bytes,
             // The range was judged when it was made.
             Self::Part(map, range) => map.get(range.clone()).unwrap_or(&[]),

@@ -113,15 +113,19 @@ impl SegmentReader {
     /// # Errors
     /// [`CaptureError::NotACapture`] when it does not start as a segment does.
     pub fn over(bytes: Bytes, path: &Path) -> Result<Self, CaptureError> {
-        if !Self::looks_like_segment(&bytes) {
+        let unit = |page: usize| {
+            let end = bytes.len().min((page + 1) * UNIT);
+            bytes.readable(page * UNIT..end).unwrap_or(&[])
+        };
+        let header = SegmentHeader::decode(unit(0));
+        if !unit(0).starts_with(&SEGMENT_MAGIC) && !unit(1).starts_with(&EXTENT_MAGIC) {
             return Err(CaptureError::NotACapture {
                 path: path.to_path_buf(),
             });
         }
-        let header = SegmentHeader::decode(&bytes);
-        let whole = bytes.len() / UNIT * UNIT;
-        let footer = whole.checked_sub(UNIT).and_then(|at| {
-            SegmentFooter::decode(&bytes[at..]).filter(|f| f.page as usize == at / UNIT)
+        let last = (bytes.len() / UNIT).checked_sub(1);
+        let footer = last.and_then(|page| {
+            SegmentFooter::decode(unit(page)).filter(|footer| footer.page as usize == page)
         });
         Ok(Self {
             path: path.to_path_buf(),
@@ -186,7 +190,8 @@ impl SegmentReader {
     /// Bytes from a page on, as far as the file has them.
     pub(crate) fn raw(&self, page: u32, length: usize) -> &[u8] {
         let at = (page as usize * UNIT).min(self.end());
-        &self.bytes[at..(at + length).min(self.end())]
+        let end = (at + length).min(self.end());
+        self.bytes.readable(at..end).unwrap_or(&[])
     }
 
     /// End of the extents: the footer or the file's end.
@@ -224,9 +229,18 @@ impl SegmentReader {
         self.extent_at(page)
     }
 
-    /// Asks the disk for these bytes, which are read soon.
-    pub(crate) fn will_read(&self, bytes: std::ops::Range<usize>) {
-        self.bytes.will_read(bytes);
+    /// Reads all of it in order, ahead of those who look at it.
+    pub(crate) fn read_ahead(&self) {
+        self.bytes.read_ahead();
+    }
+
+    /// Whether there is nothing but zeros from an offset on.
+    fn is_blank_from(&self, at: usize) -> bool {
+        const STEP: usize = 1 << 20;
+        (at..self.end()).step_by(STEP).all(|from| {
+            let bytes = self.bytes.readable(from..(from + STEP).min(self.end()));
+            bytes.is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
+        })
     }
 
     /// The hash chain's link of the whole extent at `page`; `None` when there is none.
@@ -240,7 +254,13 @@ impl SegmentReader {
     fn view_at(&self, at: usize) -> Result<ExtentView<'_>, (&'static str, Option<ExtentView<'_>>)> {
         let page = (at / UNIT) as u32;
         let bytes = self.bytes.get(at..self.end()).unwrap_or(&[]);
-        let Some(header) = ExtentHeader::decode(bytes) else {
+        let read = |length: usize| self.bytes.readable(at..at + length.min(bytes.len()));
+        let unreadable = ("the disk cannot read it", None);
+        let first = match bytes.is_empty() {
+            true => bytes,
+            false => read(UNIT).ok_or(unreadable)?,
+        };
+        let Some(header) = ExtentHeader::decode(first) else {
             return Err((
                 if bytes.len() < UNIT {
                     "extent is cut"
@@ -250,6 +270,7 @@ impl SegmentReader {
                 None,
             ));
         };
+        let bytes = read(header.bytes()).ok_or(unreadable)?;
         let Some(whole) = bytes.get(..header.bytes()) else {
             return Err((
                 "extent is cut",
@@ -469,8 +490,7 @@ impl<'a> Iterator for Hop<'a> {
             }
             Ok(view) => self.step("extent checksum differs", Some(view)),
             Err((what, extent)) => {
-                let rest = &self.reader.bytes[self.at..end];
-                if self.reader.footer.is_none() && rest.iter().all(|&byte| byte == 0) {
+                if self.reader.footer.is_none() && self.reader.is_blank_from(self.at) {
                     self.at = end;
                     return None;
                 }

@@ -9,15 +9,13 @@ use crate::chain::{self, Follower, Link};
 use crate::cipher;
 use crate::extent::{ExtentHeader, Seal, checksum, extent_flags, good_until, seal};
 use crate::file::{DirectoryStore, DiskFile, SegmentFile};
+use crate::hashing::{Hashed, Hashing};
 use crate::keys::{KeyWriter, Keys};
 use crate::layout::{EXTENT_HEADER, EXTENT_UNITS_MAX, UNIT, VERSION};
 use crate::map::Bytes;
 use crate::reader::{Found, SegmentReader, directory_entries};
 use crate::segment::{DirectoryEntry, SegmentFooter, SegmentHeader, list, segment_flags};
 use crate::writer::{Leftover, SegmentOrigin, SegmentWriter, count_in};
-
-/// How far ahead of what is looked at the disk is asked for more.
-const READ_AHEAD_BYTES: usize = 8 << 20;
 
 /// What finishing a leftover segment came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +67,7 @@ pub fn finish_leftover(path: &Path, keys: &Keys) -> io::Result<Finished> {
         return Ok(Finished::Removed);
     }
     // Not `open`: our own lock would make it look like a segment in the making.
-    let bytes = Bytes::open(path)?;
+    let mut bytes = Bytes::open(path)?;
     bytes.read_through();
     let reader = SegmentReader::over(bytes, path).map_err(io::Error::other)?;
     if reader.footer().is_some() {
@@ -112,6 +110,70 @@ fn reopen_locked(path: &Path) -> io::Result<DiskFile> {
 
 type Repairs = Vec<(u32, Vec<u8>)>;
 
+/// Units that are no whole extent, and what is good of them, sealed again.
+struct Damaged {
+    page: u32,
+    units: u32,
+    kept: Option<(ExtentHeader, Vec<u8>)>,
+}
+
+/// What is in an unfinished segment.
+struct Surveyed {
+    /// Whole extents, directories left out.
+    entries: Vec<(u32, ExtentHeader)>,
+    /// Pages that a directory lists.
+    listed: HashSet<u32>,
+    damaged: Vec<Damaged>,
+    hashed: Hashed,
+}
+
+/// Looks at every extent, while one thread reads ahead of it and others hash behind it.
+fn look(reader: &SegmentReader, directory: &Path, keys: &Keys, state: &mut Leftover) -> Surveyed {
+    let (mut entries, mut damaged) = (Vec::new(), Vec::new());
+    let mut listed = HashSet::new();
+    let hashed = std::thread::scope(|scope| {
+        scope.spawn(|| reader.read_ahead());
+        let mut hashing = Hashing::start(scope, reader);
+        for found in reader.hop(true) {
+            match &found {
+                Found::Extent(view) if view.header.has(extent_flags::DIRECTORY) => {
+                    state.directory_page = view.page;
+                    state.directories += 1;
+                    listed.extend(directory_entries(view).map(|entry| entry.page));
+                    state.next_page = view.page + u32::from(view.header.units);
+                }
+                Found::Extent(view) => {
+                    hashing.take(view);
+                    entries.push((view.page, view.header));
+                    state.next_page = view.page + u32::from(view.header.units);
+                }
+                Found::Damaged {
+                    offset,
+                    length,
+                    extent,
+                    ..
+                } => {
+                    let kept = extent
+                        .as_ref()
+                        .and_then(|view| cut_back(view.bytes, directory, keys));
+                    damaged.push(Damaged {
+                        page: (offset / UNIT as u64) as u32,
+                        units: (length / UNIT as u64) as u32,
+                        kept,
+                    });
+                }
+            }
+        }
+        hashing.finish()
+    });
+    Surveyed {
+        entries,
+        listed,
+        damaged,
+        hashed,
+    }
+}
+
 /// Looks at every extent of an unfinished segment and decides what to write over torn ones.
 fn survey(
     reader: &SegmentReader,
@@ -130,53 +192,21 @@ fn survey(
         },
         ..Leftover::default()
     };
-    let mut entries = Vec::new();
-    let mut listed = HashSet::new();
-    let mut damaged = Vec::new();
-    let mut asked = 0;
-    for found in reader.hop(true) {
-        let reached = found.offset() as usize + READ_AHEAD_BYTES;
-        if asked < reached {
-            reader.will_read(asked..reached + READ_AHEAD_BYTES);
-            asked = reached + READ_AHEAD_BYTES;
-        }
-        match &found {
-            Found::Extent(view) if view.header.has(extent_flags::DIRECTORY) => {
-                state.directory_page = view.page;
-                state.directories += 1;
-                listed.extend(directory_entries(view).map(|entry| entry.page));
-                state.next_page = view.page + u32::from(view.header.units);
-            }
-            Found::Extent(view) => {
-                entries.push((view.page, view.header));
-                state.next_page = view.page + u32::from(view.header.units);
-            }
-            Found::Damaged {
-                offset,
-                length,
-                extent,
-                ..
-            } => {
-                let page = (offset / UNIT as u64) as u32;
-                let units = (length / UNIT as u64) as u32;
-                damaged.push((
-                    page,
-                    units,
-                    extent
-                        .as_ref()
-                        .and_then(|view| cut_back(view.bytes, directory, keys)),
-                ));
-            }
-        }
-    }
+    let Surveyed {
+        mut entries,
+        listed,
+        damaged,
+        hashed,
+    } = look(reader, directory, keys, &mut state);
     let mut repairs = Repairs::new();
     let mut lost = Vec::new();
-    let end_of_kept = |(page, _, kept): &(u32, u32, Option<(ExtentHeader, Vec<u8>)>)| {
-        Some(page + u32::from(kept.as_ref()?.0.units))
+    let end_of_kept = |damaged: &Damaged| {
+        let (header, _) = damaged.kept.as_ref()?;
+        Some(damaged.page + u32::from(header.units))
     };
     let last_kept = damaged.iter().filter_map(end_of_kept).max();
     state.next_page = state.next_page.max(last_kept.unwrap_or(0));
-    for (page, units, kept) in damaged {
+    for Damaged { page, units, kept } in damaged {
         let mut at = page;
         if let Some((header, bytes)) = kept {
             at += u32::from(header.units);
@@ -194,7 +224,7 @@ fn survey(
         }
     }
     entries.sort_by_key(|(page, _)| *page);
-    rechain(reader, directory, &mut entries, &mut repairs);
+    rechain(reader, directory, &mut entries, &mut repairs, &hashed);
     for (page, header) in entries {
         count_in(&mut state.totals, &header);
         if !listed.contains(&page) {
@@ -212,8 +242,9 @@ fn rechain(
     directory: &Path,
     entries: &mut [(u32, ExtentHeader)],
     repairs: &mut Repairs,
+    hashed: &Hashed,
 ) {
-    let hashed = hash_all(reader, entries);
+    let mut others = Others::new(directory);
     let mut links = HashMap::<u32, Link>::new();
     let mut chains = Follower::default();
     for (page, header) in entries {
@@ -226,7 +257,7 @@ fn rechain(
         let mut link = chain::stored(bytes, header);
         let before = || match (header.prev_segment, header.prev_page) {
             (segment, page) if segment == reader.number() => links.get(&page).copied(),
-            (segment, page) => link_of(directory, segment, page),
+            (segment, page) => others.link_of(segment, page),
         };
         if let Some(previous) = chains.previous(header, before)
             && link.is_some_and(|link| match known {
@@ -248,46 +279,41 @@ fn rechain(
     }
 }
 
-/// By page: the link that an extent's stands on as written, and what its own is then. Most chains are as
-/// written, and so can be hashed side by side.
-fn hash_all(reader: &SegmentReader, entries: &[(u32, ExtentHeader)]) -> HashMap<u32, (Link, Link)> {
-    let bytes_of = |page: u32, header: &ExtentHeader| reader.raw(page, header.bytes());
-    let stored: HashMap<u32, Link> = entries
-        .iter()
-        .filter_map(|(page, header)| {
-            let link = chain::stored(bytes_of(*page, header), header)?;
-            Some((*page, link))
-        })
-        .collect();
-    let hash = |(page, header): &(u32, ExtentHeader)| {
-        let here = header.prev_segment == reader.number() && stored.contains_key(page);
-        let before = *stored.get(&header.prev_page).filter(|_| here)?;
-        let own = chain::link(&before, bytes_of(*page, header));
-        Some((*page, (before, own)))
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let part = entries.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let hash = &hash;
-        let workers: Vec<_> = entries
-            .chunks(part)
-            .map(|part| scope.spawn(move || part.iter().filter_map(hash).collect::<Vec<_>>()))
-            .collect();
-        workers
-            .into_iter()
-            .filter_map(|worker| worker.join().ok())
-            .flatten()
-            .collect()
-    })
+/// The segments beside one, opened as they are asked for.
+struct Others<'a> {
+    directory: &'a Path,
+    listed: Option<Vec<(u32, PathBuf)>>,
+    opened: HashMap<u32, Option<SegmentReader>>,
+}
+
+impl<'a> Others<'a> {
+    fn new(directory: &'a Path) -> Self {
+        Self {
+            directory,
+            listed: None,
+            opened: HashMap::new(),
+        }
+    }
+
+    /// See [`link_of`].
+    fn link_of(&mut self, segment: u32, page: u32) -> Option<Link> {
+        let listed = self
+            .listed
+            .get_or_insert_with(|| list(self.directory).unwrap_or_default());
+        let open = || {
+            let (_, path) = listed.iter().find(|(number, _)| *number == segment)?;
+            SegmentReader::open(path).ok()
+        };
+        let reader = self.opened.entry(segment).or_insert_with(open);
+        reader.as_ref()?.link_at(page)
+    }
 }
 
 /// The link of the extent at a place in a directory of segments; `None` when it cannot be read or has
 /// none.
 #[must_use]
 pub fn link_of(directory: &Path, segment: u32, page: u32) -> Option<Link> {
-    let listed = list(directory).ok()?;
-    let (_, path) = listed.iter().find(|(number, _)| *number == segment)?;
-    SegmentReader::open(path).ok()?.link_at(page)
+    Others::new(directory).link_of(segment, page)
 }
 
 /// Seals again what is good of a torn extent. Its link is made anew afterwards.

@@ -9,7 +9,7 @@ use trunkline_sn3::chain;
 use trunkline_sn3::recover::{Finished, Image, Rescue, finish_leftover, rescue};
 use trunkline_sn3::sim::{Faults, SimDisk};
 use trunkline_sn3::verify::{VerifyReport, verify, verify_segment};
-use trunkline_sn3::{Bytes, Capture, Keys, SegmentReader};
+use trunkline_sn3::{Bytes, Capture, Keys, RecordingReader, SegmentReader};
 
 const UNIT: usize = 4096;
 
@@ -351,6 +351,33 @@ fn a_disk_that_refuses_keeps_what_was_written() {
         let directories = (report.extents - report.erased) as usize - written;
         assert!(directories <= written, "{report:?}");
     }
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_damage_and_kills_nobody() {
+    let (bytes, items) = segment(400);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("w0-00000001.sn3s");
+    std::fs::write(&path, &bytes).expect("written");
+    let reader = SegmentReader::open(&path).expect("a segment");
+    // A mapping cannot be read behind the file's end, like one of a sector that is gone.
+    let readable = bytes.len() / 2 / UNIT * UNIT;
+    let file = std::fs::File::options().write(true).open(&path);
+    file.and_then(|file| file.set_len(readable as u64))
+        .expect("cut");
+    let report = verify_segment(&reader);
+    let damage = &report.damages[0];
+    let (from, to) = (
+        damage.offset as usize,
+        (damage.offset + damage.length) as usize,
+    );
+    assert!(from <= readable && readable < to, "{report:?}");
+    assert!(damage.what.contains("cannot read"), "{damage:?}");
+    let recording = RecordingReader::in_segment(reader, 3, &Keys::none()).expect("the rest of it");
+    let read = recording.frames().count();
+    assert!(read > items.len() / 4 && read < items.len(), "{read}");
+    assert!(!recording.damages().is_empty());
+    assert!(finish_leftover(&path, &Keys::none()).is_ok());
 }
 
 #[test]

@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 use trunkline_config::Config;
 use trunkline_sinks::catalog::{
-    Catalog, CatalogHandle, CatalogThread, OutboxSinks, rebuild, settle,
+    Catalog, CatalogHandle, CatalogThread, OutboxSinks, adopt, rebuild, settle,
 };
 use trunkline_sinks::cdr::{Cdr, CdrHandle, CdrSettings, CdrThread, Journal};
 use trunkline_sinks::delivery::keepers;
+use trunkline_sinks::object::Recording;
 
 use trunkline_sn3::Keys;
 
@@ -110,6 +111,8 @@ fn host_name() -> String {
 /// What an earlier process left behind and is over, once it is known what goes on.
 #[derive(Debug)]
 pub struct Leftovers {
+    /// Recordings of our own have this number or a higher one.
+    pub numbers: u64,
     /// Recordings that go on.
     pub recordings: BTreeSet<u64>,
     /// Calls that go on.
@@ -130,7 +133,7 @@ impl Leftovers {
                 "the catalog is slow: its unfinished entries are settled without its last writes"
             );
         }
-        if let Err(error) = self.settle_catalog(config) {
+        if let Err(error) = self.settle_catalog(config, catalog) {
             warn!(%error, "the catalog's unfinished entries cannot be settled");
         }
         for mut leg in self.orphans {
@@ -147,7 +150,7 @@ impl Leftovers {
         }
     }
 
-    fn settle_catalog(&self, config: &Config) -> Result<()> {
+    fn settle_catalog(&self, config: &Config, handle: &CatalogHandle) -> Result<()> {
         let (mut catalog, _) = Catalog::open(&config.catalog_file())?;
         catalog.set_sinks(self.sinks.clone());
         let segments = config.segments_dir();
@@ -162,6 +165,22 @@ impl Leftovers {
             info!(
                 recordings = ended.len(),
                 "recordings of an earlier run were closed"
+            );
+        }
+        let is_over = |number: u64| number < self.numbers && !self.recordings.contains(&number);
+        let mark = |recording: &mut Recording| handle.mark(recording);
+        let adopted = adopt(
+            &mut catalog,
+            &segments,
+            &is_over,
+            &self.calls,
+            &mark,
+            &self.keys,
+        )?;
+        if !adopted.is_empty() {
+            warn!(
+                recordings = adopted.len(),
+                "segments held recordings that the catalog had not got: entered"
             );
         }
         Ok(())

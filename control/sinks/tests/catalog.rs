@@ -257,27 +257,6 @@ fn pages_have_every_item_once_even_at_one_moment() {
 }
 
 #[test]
-fn numbers_are_given_out_once_over_restarts() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("catalog.sqlite");
-    let mut catalog = open(&path);
-    assert_eq!(catalog.reserve_numbers("recording", 100).unwrap(), 1);
-    assert_eq!(catalog.reserve_numbers("recording", 1).unwrap(), 101);
-    assert_eq!(catalog.reserve_numbers("session", 10).unwrap(), 1);
-    drop(catalog);
-    let mut catalog = open(&path);
-    assert_eq!(catalog.reserve_numbers("recording", 1).unwrap(), 102);
-    catalog
-        .put_recording(&recording(1, "a", "b"), &storage(500))
-        .unwrap();
-    assert_eq!(
-        catalog.reserve_numbers("recording", 1).unwrap(),
-        501,
-        "never one that exists"
-    );
-}
-
-#[test]
 fn a_catalog_that_cannot_be_read_is_put_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.sqlite");

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use support::{Script, write_segment};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::{
-    CallFilter, Catalog, CatalogThread, Decision, Mark, RecordingFilter, Storage, rebuild, settle,
+    CallFilter, Catalog, CatalogThread, Decision, Mark, OutboxSinks, RecordingFilter, Storage,
+    adopt, rebuild, settle,
 };
 use trunkline_sinks::object::{CallState, EndedBy, RecordingState, Role, Verdict};
 use trunkline_sn3::Keys;
@@ -106,7 +107,6 @@ fn everything_that_was_recorded_is_listed_again() {
             .len(),
         3
     );
-    assert_eq!(place.catalog.reserve_numbers("recording", 1).unwrap(), 10);
 }
 
 #[test]
@@ -283,4 +283,69 @@ fn what_was_decided_outlasts_the_catalog_and_a_torn_journal() {
     let listed = thread.handle().list_recordings(&filter, None, 10).unwrap();
     assert_eq!(listed.items.len(), 1);
     assert_eq!((&listed.items[0].id, listed.items[0].held), (kept, true));
+}
+
+#[test]
+fn what_a_power_cut_took_of_the_catalog_comes_back_from_segments() {
+    let mut cut = Script::new(8, START, 50);
+    cut.closed = false;
+    let scripts = [
+        Script::new(7, START, 50),
+        cut,
+        Script::new(9, START, 50),
+        Script::new(10, START, 50),
+    ];
+    let mut place = Place::new(&[&scripts]);
+    let segments = place.segments();
+    rebuild(&mut place.catalog, &segments, &Keys::none()).unwrap();
+    let before = place.catalog.recording(&scripts[2].recording_id).unwrap();
+    let path = place.folder.path().join("catalog.sqlite");
+    let connection = rusqlite::Connection::open(path).unwrap();
+    for table in ["recordings", "calls"] {
+        let lost = format!("DELETE FROM {table} WHERE {table}.id <> ?1");
+        let kept = match table {
+            "recordings" => &scripts[0].recording_id,
+            _ => &scripts[0].call_id,
+        };
+        connection.execute(&lost, [kept]).unwrap();
+    }
+    place.catalog.set_sinks(OutboxSinks {
+        recording: vec!["recording:archive".to_owned()],
+        ..OutboxSinks::default()
+    });
+    // The fourth is one of ours, that goes on.
+    let adopted = adopt(
+        &mut place.catalog,
+        &segments,
+        &|number| number < 10,
+        &BTreeSet::new(),
+        &|recording| recording.held = recording.id == scripts[1].recording_id,
+        &Keys::none(),
+    )
+    .unwrap();
+    let ids: Vec<&str> = adopted.iter().map(|one| &*one.recording.id).collect();
+    let expected = [&*scripts[1].recording_id, &*scripts[2].recording_id];
+    assert_eq!(ids, expected);
+    let partial = place.catalog.recording(expected[0]).unwrap().unwrap();
+    assert_eq!(partial.recording.state, RecordingState::Partial);
+    assert!(partial.recording.held, "as it was decided");
+    assert_eq!(place.catalog.recording(expected[1]).unwrap(), before);
+    for script in &scripts[..3] {
+        let call = place.catalog.call(&script.call_id).unwrap().unwrap();
+        assert!(call.state.is_final());
+        assert_eq!(call.recordings, [script.recording_id.clone()]);
+    }
+    let waiting: i64 = connection
+        .query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(waiting, 2, "a sink gets them");
+    let again = adopt(
+        &mut place.catalog,
+        &segments,
+        &|number| number < 10,
+        &BTreeSet::new(),
+        &|_| {},
+        &Keys::none(),
+    );
+    assert!(again.unwrap().is_empty());
 }

@@ -67,6 +67,7 @@ use loops::Loops;
 use sources::Sources;
 
 pub use link_events::RecoveredPlace;
+pub(crate) use numbers::lowest_at;
 
 /// No answer of the dataplane by then is a failure.
 const LINK_PATIENCE: Duration = Duration::from_secs(5);

@@ -5,6 +5,11 @@ use trunkline_sinks::Timestamp;
 /// Bits of a number below its milliseconds.
 const CHANCE_BITS: u32 = 20;
 
+/// The lowest number of a recording that begins at this moment or later.
+pub(crate) fn lowest_at(now: Timestamp) -> u64 {
+    u64::try_from(now.0).unwrap_or(0) << CHANCE_BITS
+}
+
 /// Gives them out: unique over the appliance's life, and rising with time. Milliseconds, then chance, so
 /// that none of another process is met; always behind the one before, so that none of another call is.
 #[derive(Debug, Default)]
@@ -15,9 +20,8 @@ pub(super) struct RecordingNumbers {
 impl RecordingNumbers {
     /// The next one.
     pub(super) fn next(&mut self, now: Timestamp) -> u64 {
-        let milliseconds = u64::try_from(now.0).unwrap_or(0);
         let chance = rand::random::<u32>() >> (u32::BITS - CHANCE_BITS);
-        let number = (milliseconds << CHANCE_BITS) | u64::from(chance);
+        let number = lowest_at(now) | u64::from(chance);
         self.last = number.max(self.last + 1);
         self.last
     }

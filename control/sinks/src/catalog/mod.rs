@@ -23,7 +23,7 @@ pub(crate) use filter::user_of;
 pub use filter::{CallFilter, Cursor, Listed, NotACursor, Page, RecordingFilter};
 pub use marks::{Decision, Mark};
 pub use outbox::{CatalogOutbox, MakeArtifact, OutboxSinks, call_meta};
-pub use rebuild::{RebuildReport, rebuild, settle};
+pub use rebuild::{RebuildReport, adopt, rebuild, settle};
 pub use recount::count_recording;
 pub use retention::{CLASS, RetentionRule, RetentionRules};
 pub use store::{Catalog, CatalogError, Storage, StoredRecording};

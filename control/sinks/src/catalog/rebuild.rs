@@ -9,11 +9,14 @@ use crate::object::{
 };
 use crate::verdict;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use trunkline_sn3::capture::CaptureFacts;
 use trunkline_sn3::facts::{CallClose, CallOpen, ParticipantFact};
 use trunkline_sn3::{Capture, Keys, RecordingReader, SegmentReader};
 
+/// Segments in which what the catalog misses is looked for: far more than is written in the time that a
+/// power cut takes of it.
+const NEWEST_SEGMENTS: usize = 64;
 /// Page size of a segment.
 const PAGE_BYTES: u64 = 4096;
 
@@ -123,19 +126,95 @@ pub fn settle(
     Ok(settled)
 }
 
-/// The last extent and the size of every recording, from the segments' directories.
-fn places_of_recordings(segments: &Path, report: &mut RebuildReport) -> BTreeMap<u64, Storage> {
-    let mut places = BTreeMap::<u64, (u32, Storage)>::new();
-    let listed = match trunkline_sn3::segment::list(segments) {
+/// Enters recordings that the newest segments hold and the catalog does not: a power cut takes the
+/// catalog's last seconds, and those of the segments less. `is_over` says of a recording's number that
+/// nobody makes it any more, `live_calls` are those that the core knows of, and `mark` shows a recording as
+/// it was decided. Gives them, with their ends.
+///
+/// # Errors
+/// The catalog could not be read or written.
+pub fn adopt(
+    catalog: &mut Catalog,
+    segments: &Path,
+    is_over: &dyn Fn(u64) -> bool,
+    live_calls: &BTreeSet<String>,
+    mark: &dyn Fn(&mut Recording),
+    keys: &Keys,
+) -> Result<Vec<StoredRecording>, CatalogError> {
+    let mut adopted = Vec::new();
+    let mut listed = listed_segments(segments, &mut RebuildReport::default());
+    let newest = listed.split_off(listed.len().saturating_sub(NEWEST_SEGMENTS));
+    for storage in places_in(newest, &mut RebuildReport::default()).into_values() {
+        if !is_over(storage.number) || catalog.has_recording(storage.number)? {
+            continue;
+        }
+        let number = storage.number;
+        let opened = Capture::open_in_directory_with(segments, number, storage.last(), keys);
+        let Ok(capture) = opened else { continue };
+        let facts = capture.facts();
+        let (Some(open), Some(reader)) = (&facts.open, capture.recording()) else {
+            continue;
+        };
+        // It may have begun in older segments.
+        let bytes = reader.extents_in_order().map(|view| view.bytes.len());
+        let storage = Storage {
+            extents: u32::try_from(reader.extents()).unwrap_or(u32::MAX),
+            bytes: bytes.sum::<usize>() as u64,
+            ..storage
+        };
+        let recording = recording_of(open, &capture);
+        let mut calls = BTreeMap::new();
+        if !open.recording_session {
+            enter_call(&mut calls, open, facts, &recording);
+        }
+        let mut stored = StoredRecording { recording, storage };
+        end_recording(&mut stored, segments, keys);
+        mark(&mut stored.recording);
+        for (id, mut call) in calls {
+            if live_calls.contains(&id) {
+                continue;
+            }
+            match catalog.call(&id)? {
+                Some(known) => {
+                    call = known;
+                    let own = stored.recording.id.clone();
+                    if !call.recordings.contains(&own) {
+                        call.recordings.push(own);
+                    }
+                }
+                None => end_call(&mut call, std::slice::from_ref(&stored)),
+            }
+            catalog.put_call(&call)?;
+        }
+        catalog.put_recording(&stored.recording, &stored.storage)?;
+        adopted.push(stored);
+    }
+    Ok(adopted)
+}
+
+/// The segments of a directory, by number.
+fn listed_segments(segments: &Path, report: &mut RebuildReport) -> Vec<(u32, PathBuf)> {
+    match trunkline_sn3::segment::list(segments) {
         Ok(listed) => listed,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return BTreeMap::new(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
             report
                 .damages
                 .push(format!("{}: {error}", segments.display()));
-            return BTreeMap::new();
+            Vec::new()
         }
-    };
+    }
+}
+
+/// The last extent and the size of every recording, from the segments' directories.
+fn places_of_recordings(segments: &Path, report: &mut RebuildReport) -> BTreeMap<u64, Storage> {
+    let listed = listed_segments(segments, report);
+    places_in(listed, report)
+}
+
+/// The same of some segments.
+fn places_in(listed: Vec<(u32, PathBuf)>, report: &mut RebuildReport) -> BTreeMap<u64, Storage> {
+    let mut places = BTreeMap::<u64, (u32, Storage)>::new();
     for (number, path) in listed {
         let reader = match SegmentReader::open(&path) {
             Ok(reader) => reader,

@@ -59,12 +59,6 @@ CREATE TABLE recording_attributes (
     PRIMARY KEY (name, value, number)
 ) WITHOUT ROWID;
 CREATE INDEX recording_attributes_by_number ON recording_attributes (number);
-
--- Next free numbers, reserved in blocks so that none is ever used twice.
-CREATE TABLE numbers (
-    name TEXT PRIMARY KEY,
-    next INTEGER NOT NULL
-) WITHOUT ROWID;
 ";
 
 const CDR_TABLES: &str = "

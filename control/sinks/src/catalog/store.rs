@@ -197,33 +197,6 @@ impl Catalog {
         self.write(|transaction, sinks| put_recording(transaction, recording, storage, sinks))
     }
 
-    /// Reserves `count` numbers that were never given out before; gives the first. Numbers start at 1.
-    ///
-    /// # Errors
-    /// Nothing was reserved.
-    pub fn reserve_numbers(&mut self, name: &str, count: u64) -> Result<u64, CatalogError> {
-        let transaction = self.connection.transaction()?;
-        let stored: Option<i64> = transaction
-            .query_row("SELECT next FROM numbers WHERE name = ?1", [name], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        let mut first = to_unsigned(stored.unwrap_or(1));
-        if name == RECORDING_NUMBERS {
-            let highest: Option<i64> =
-                transaction
-                    .query_row("SELECT max(number) FROM recordings", [], |row| row.get(0))?;
-            first = first.max(highest.map_or(1, |highest| to_unsigned(highest) + 1));
-        }
-        let next = to_signed(first.saturating_add(count));
-        transaction.execute(
-            "INSERT OR REPLACE INTO numbers (name, next) VALUES (?1, ?2)",
-            params![name, next],
-        )?;
-        transaction.commit()?;
-        Ok(first)
-    }
-
     /// One call.
     ///
     /// # Errors
@@ -244,6 +217,17 @@ impl Catalog {
         let mut query = self.connection.prepare_cached(BY_ID)?;
         let row = query.query_row([id], stored_row).optional()?;
         row.map(stored).transpose()
+    }
+
+    /// Whether a recording of this number is stored.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub(super) fn has_recording(&self, number: u64) -> Result<bool, CatalogError> {
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT 1 FROM recordings WHERE number = ?1")?;
+        Ok(query.exists([to_signed(number)])?)
     }
 
     /// All recordings whose state is not final, oldest first.
@@ -421,9 +405,6 @@ impl Catalog {
 /// One recording with its place.
 const BY_ID: &str =
     "SELECT number, last_segment, last_page, extents, bytes, body FROM recordings WHERE id = ?1";
-
-/// Name of the numbers of recordings for [`Catalog::reserve_numbers`].
-pub(super) const RECORDING_NUMBERS: &str = "recording";
 
 /// The WHERE clause of a list.
 #[derive(Debug, Clone, Default)]

@@ -27,6 +27,8 @@ const BATCH_MAX: usize = 2_000;
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
 /// Pause after a refused transaction.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long what is erased is waited for to be in the catalog.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 /// Idle reader connections kept.
 const READERS_MAX: usize = 8;
 
@@ -380,6 +382,14 @@ impl CatalogHandle {
     /// # Errors
     /// It could not be written, and does not hold.
     pub fn decide(&self, id: &str, mark: Mark) -> Result<Decision, CatalogError> {
+        // Of what is erased only the catalog knows.
+        if !self.shared.marks.knows(id)
+            && self
+                .recording(id)?
+                .is_some_and(|stored| stored.is_deleted())
+        {
+            return Ok(Decision::Deleted);
+        }
         let decided = self.shared.marks.decide(id, mark);
         let decision = decided.map_err(|source| CatalogError::Io {
             path: self.shared.path.clone(),
@@ -420,6 +430,10 @@ impl CatalogHandle {
                 }
                 Err(error) => failed = Some(error),
             }
+        }
+        // While the catalog cannot be written, the marks are what shows recordings as deleted.
+        if erased > 0 && self.flush(WRITTEN_WITHIN) {
+            self.shared.marks.forget_erased();
         }
         failed.map_or(Ok(erased), Err)
     }

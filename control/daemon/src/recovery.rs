@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 use trunkline_link::pool::PoolReader;
 use trunkline_sinks::Timestamp;
@@ -17,12 +16,13 @@ use trunkline_sn3::recover::{Image, LastPlace, Rescue, last_places, link_of, res
 use crate::b2bua::RecoveredPlace;
 use crate::clock::monotonic_ns;
 
-/// Counts recordings up to these places, from their frames; none: they cannot be counted.
+/// Counts recordings up to these places, from their frames; none: they cannot be counted. `tell` is told
+/// of each, and says whether anybody still listens.
 pub fn recount(
     segments: &Path,
     places: HashMap<u64, RecoveredPlace>,
-    recounts: &mpsc::Sender<(u64, Vec<StreamCounts>)>,
     keys: &Keys,
+    tell: impl Fn(u64, Vec<StreamCounts>) -> bool,
 ) {
     for (number, place) in places {
         let last = (place.last_segment, place.last_page);
@@ -30,7 +30,7 @@ pub fn recount(
             warn!(number, %error, "a recording cannot be recounted");
             Vec::new()
         });
-        if recounts.blocking_send((number, streams)).is_err() {
+        if !tell(number, streams) {
             return;
         }
     }

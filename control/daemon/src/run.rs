@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use trunkline_config::{Config, Dtmf, Sound};
 use trunkline_link::counters::ConductorCounter;
+use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::{CatalogHandle, OutboxSinks, Storage};
 use trunkline_sinks::cdr::CdrHandle;
 use trunkline_sinks::library::{Library, scratch_of};
@@ -22,7 +23,7 @@ use trunkline_sn3::proof::Signer;
 use crate::api::events::EventHub;
 use crate::api::handle::{ControlHandle, Request};
 use crate::api::{ApiContext, ApiServer};
-use crate::b2bua::{B2bua, CatalogWrite, Hop};
+use crate::b2bua::{B2bua, CatalogWrite, Hop, lowest_at};
 use crate::callbacks::{Callbacks, Hooks};
 use crate::clock::Moment;
 use crate::ledger::Told;
@@ -47,8 +48,8 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 /// Heartbeat and gauges.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A recording's number, and its streams as captured.
-type Recount = (u64, Vec<StreamCounts>);
+/// After which of the dataplanes' deaths a recording was counted, its number, and its streams.
+type Recount = (u64, u64, Vec<StreamCounts>);
 
 /// What parties may hear, in all codecs, or why not.
 type Prepared = (Sound, Result<Voices, String>);
@@ -70,10 +71,14 @@ struct Core {
     resolver: Resolver,
     lookups: mpsc::Sender<(u64, Vec<Hop>)>,
     recounts: mpsc::Sender<Recount>,
+    /// Dataplanes that died.
+    deaths: u64,
     /// Decrypt what was captured.
     keys: Arc<Keys>,
     /// The catalog was compared with what runs.
     settled: bool,
+    /// The lowest number of a recording that this process begins.
+    numbers: u64,
 }
 
 /// Runs until SIGTERM or SIGINT have drained it.
@@ -157,8 +162,10 @@ pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
         resolver,
         lookups,
         recounts,
+        deaths: 0,
         keys,
         settled: false,
+        numbers: lowest_at(Timestamp::now()),
     };
     core.serve(incoming, requests, looked_up, recounted, sounds)
         .await;
@@ -272,8 +279,11 @@ impl Core {
                 Some((call, hops)) = looked_up.recv() => {
                     self.b2bua.looked_up(call, &hops, &Moment::now());
                 }
-                Some((number, streams)) = recounted.recv() => {
-                    self.b2bua.recounted(number, &streams, &Moment::now());
+                Some((death, number, streams)) = recounted.recv() => {
+                    // The next dataplane died as well before this one was counted: that count is to come.
+                    if death == self.deaths {
+                        self.b2bua.recounted(number, &streams, &Moment::now());
+                    }
                 }
                 Some((sound, voices)) = sounds.recv() => {
                     self.b2bua.prepared(&sound, voices, &Moment::now());
@@ -423,9 +433,12 @@ impl Core {
                 self.b2bua.recovered(&rescued, &Moment::now());
                 // Reads whole recordings: their calls go on meanwhile.
                 let segments = self.config.segments_dir();
-                let recounts = self.recounts.clone();
+                self.deaths += 1;
+                let (death, recounts) = (self.deaths, self.recounts.clone());
                 let keys = Arc::clone(&self.keys);
-                tokio::task::spawn_blocking(move || recount(&segments, rescued, &recounts, &keys));
+                let tell =
+                    move |number, streams| recounts.blocking_send((death, number, streams)).is_ok();
+                tokio::task::spawn_blocking(move || recount(&segments, rescued, &keys, tell));
             }
             Notice::Events(events) => {
                 let now = Moment::now();
@@ -454,6 +467,7 @@ impl Core {
         self.flush();
         let (recordings, calls) = self.b2bua.live();
         let left = Leftovers {
+            numbers: self.numbers,
             recordings,
             calls,
             orphans: self.b2bua.ledger.orphans(),

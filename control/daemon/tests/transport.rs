@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use trunkline_config::Config;
@@ -82,4 +83,57 @@ async fn what_can_leave_by_udp_waits_less_for_a_connection_than_what_cannot() {
         };
         assert_eq!(origin, TxId::Client(ClientTx(expected)));
     }
+}
+
+/// Waits for the next thing that arrives.
+async fn next(incoming: &mut mpsc::Receiver<Incoming>) -> Incoming {
+    let heard = tokio::time::timeout(Duration::from_secs(60), incoming.recv()).await;
+    heard.expect("in time").expect("something")
+}
+
+#[tokio::test]
+async fn who_says_nothing_more_still_gets_the_answers_that_are_owed() {
+    let address = free_address();
+    let text = format!("[sip]\nlisten = [\"tcp:{address}\"]\n");
+    let config = Config::parse(&text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let (sender, mut incoming) = mpsc::channel(8);
+    let transports = Transports::bind(&config.sip, sender, Arc::default())
+        .await
+        .unwrap();
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    let request = "OPTIONS sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKa\r\n\
+                   From: <sip:a@127.0.0.1>;tag=1\r\nTo: <sip:x@127.0.0.1>\r\nCall-ID: half\r\n\
+                   CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n";
+    peer.write_all(request.as_bytes()).await.unwrap();
+    peer.shutdown().await.unwrap();
+    let Incoming::Message { path, .. } = next(&mut incoming).await else {
+        panic!("the request")
+    };
+    let Incoming::FlowClosed { .. } = next(&mut incoming).await else {
+        panic!("nothing can be asked there any more")
+    };
+    let answers = ["SIP/2.0 100 Trying\r\n\r\n", "SIP/2.0 200 OK\r\n\r\n"];
+    for answer in answers {
+        transports.send(Transmit {
+            transport: Transport::Tcp,
+            flow: Some(path.flow),
+            remote: path.source,
+            bytes: Arc::from(answer.as_bytes()),
+            origin: None,
+            has_fallback: false,
+        });
+    }
+    // With the last answer that is owed it is closed.
+    let mut heard = String::new();
+    let read = peer.read_to_string(&mut heard);
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+    read.expect("it is closed").unwrap();
+    assert_eq!(heard, answers.concat());
+
+    // Nothing is owed to who asks nothing.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.shutdown().await.unwrap();
+    let read = silent.read_to_string(&mut heard);
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+    assert_eq!(read.expect("it is closed").unwrap(), 0);
 }

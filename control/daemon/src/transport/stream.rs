@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use trunkline_sip::message::{StreamDecoder, StreamItem, StreamLimits};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use trunkline_sip::message::{Message, Method, StreamDecoder, StreamItem, StreamLimits};
 use trunkline_sip::transaction::{FlowId, Path, Transmit, Transport, TxId};
 
 use super::{Incoming, Shared, specific};
@@ -23,6 +26,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long what could leave by UDP as well waits for a connection: less than a caller waits for a sign of
 /// the callee's.
 const FALLBACK_AFTER: Duration = Duration::from_millis(500);
+/// How long a connection stays open on which nothing comes or goes, keep-alives neither.
+const IDLE_MAX: Duration = Duration::from_secs(3_600);
+/// The same where the peer will say nothing more and awaits answers: longer than a call rings (RFC 3261
+/// section 16.6, timer C).
+const OWED_MAX: Duration = Duration::from_secs(200);
+/// A connection that was idle for so long gives its place to a new one when there is none left.
+const IDLE_MIN: Duration = Duration::from_secs(60);
 /// How long a connection stays open after what cannot be framed.
 const CLOSE_PAUSE: Duration = Duration::from_millis(200);
 /// The wait after a failed `accept` (out of files), so that it does not spin.
@@ -52,12 +62,112 @@ impl From<Transmit> for Queued {
 struct Connection {
     peer: SocketAddr,
     queue: mpsc::Sender<Queued>,
+    state: Arc<State>,
+}
+
+/// What both directions of a connection know.
+struct State {
+    /// Something came or went last.
+    used: Mutex<Instant>,
+    /// Requests that came and have no final response yet.
+    owed: AtomicUsize,
+    answered: Notify,
+    /// The peer may still say something.
+    open: AtomicBool,
+    /// Ends it.
+    close: Notify,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            used: Mutex::new(Instant::now()),
+            owed: AtomicUsize::new(0),
+            answered: Notify::new(),
+            open: AtomicBool::new(true),
+            close: Notify::new(),
+        }
+    }
+
+    fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn used(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what is written: a final response owes nothing any more. One that is repeated
+    /// neither.
+    fn note_written(&self, bytes: &[u8]) {
+        let class = bytes.strip_prefix(b"SIP/2.0 ").and_then(<[u8]>::first);
+        if class.is_some_and(|class| (b'2'..=b'6').contains(class)) {
+            let less = |owed: usize| Some(owed.saturating_sub(1));
+            // It always gives something.
+            let _ = self.owed.fetch_update(Relaxed, Relaxed, less);
+            self.answered.notify_one();
+        }
+    }
+
+    /// Returns when every request that came has its final response.
+    async fn all_answered(&self) {
+        while self.owed.load(Relaxed) > 0 {
+            self.answered.notified().await;
+        }
+    }
+
+    /// Returns when nothing came or went for so long.
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let until = self.used() + limit;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
 }
 
 #[derive(Default)]
 struct Table {
     by_flow: HashMap<FlowId, Connection>,
     by_peer: HashMap<SocketAddr, FlowId>,
+}
+
+impl Table {
+    /// Nothing more comes on a connection: requests of ours find another one.
+    fn leave_peer(&mut self, flow: FlowId) {
+        if let Some(connection) = self.by_flow.get(&flow) {
+            connection.state.open.store(false, Relaxed);
+            if self.by_peer.get(&connection.peer) == Some(&flow) {
+                self.by_peer.remove(&connection.peer);
+            }
+        }
+    }
+
+    fn remove(&mut self, flow: FlowId) {
+        self.leave_peer(flow);
+        self.by_flow.remove(&flow);
+    }
+
+    /// Whether there is room for one more. Of a full table the connection goes that was idle longest.
+    fn make_room(&mut self, now: Instant, connections_max: usize) -> bool {
+        if self.by_flow.len() < connections_max {
+            return true;
+        }
+        let used = |(flow, one): (&FlowId, &Connection)| (one.state.used(), *flow);
+        let Some((used, flow)) = self.by_flow.iter().map(used).min() else {
+            return false;
+        };
+        if now.duration_since(used) < IDLE_MIN {
+            return false;
+        }
+        if let Some(connection) = self.by_flow.get(&flow) {
+            connection.state.close.notify_one();
+        }
+        self.remove(flow);
+        true
+    }
 }
 
 /// All TCP connections, inbound and outbound.
@@ -118,71 +228,99 @@ impl Connections {
     /// Takes a connected stream into service.
     fn adopt(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
-        if let Some(flow) = self.register(peer, queue) {
+        if let Some((flow, state)) = self.register(peer, queue) {
             let path = Path {
                 transport: Transport::Tcp,
                 flow,
                 local,
                 source: peer,
             };
-            self.serve(stream, path, Vec::new(), messages);
+            self.serve(stream, path, &state, Vec::new(), messages);
         }
     }
 
-    fn register(&self, peer: SocketAddr, queue: mpsc::Sender<Queued>) -> Option<FlowId> {
+    fn register(
+        &self,
+        peer: SocketAddr,
+        queue: mpsc::Sender<Queued>,
+    ) -> Option<(FlowId, Arc<State>)> {
         let mut table = self.lock();
-        if table.by_flow.len() >= CONNECTIONS_MAX {
+        if !table.make_room(Instant::now(), CONNECTIONS_MAX) {
             return None;
         }
         let flow = self.shared.flow_id();
-        table.by_flow.insert(flow, Connection { peer, queue });
+        let state = Arc::new(State::new());
+        let connection = Connection {
+            peer,
+            queue,
+            state: Arc::clone(&state),
+        };
+        table.by_flow.insert(flow, connection);
         table.by_peer.insert(peer, flow);
-        Some(flow)
+        Some((flow, state))
     }
 
     fn serve(
         &self,
         stream: TcpStream,
         path: Path,
+        state: &Arc<State>,
         first: Vec<Queued>,
         messages: mpsc::Receiver<Queued>,
     ) {
         let _ = stream.set_nodelay(true);
+        // A peer that vanished is found out some day.
+        let _ = socket2::SockRef::from(&stream).set_keepalive(true);
         let (reader, writer) = stream.into_split();
-        let connections = self.clone();
+        let (connections, state) = (self.clone(), Arc::clone(state));
         let echo = self
             .lock()
             .by_flow
             .get(&path.flow)
             .map(|one| one.queue.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                () = read(reader, path, &connections.shared, echo) => {}
-                () = write(writer, first, messages, &connections.shared) => {}
-            }
-            connections.forget(path.flow);
+            let shared = &connections.shared;
+            let reading = read(reader, path, shared, &state, echo);
+            let writing = write(writer, first, messages, shared, &state);
+            tokio::pin!(reading, writing);
+            let half_closed = tokio::select! {
+                ended = &mut reading => ended == Ended::ByPeer,
+                () = &mut writing => false,
+                () = state.idle(IDLE_MAX) => false,
+                () = state.close.notified() => false,
+            };
+            connections.lock().leave_peer(path.flow);
+            // What we asked on it is answered no more.
             let closed = Incoming::FlowClosed {
                 flow: path.flow,
                 remote: path.source,
             };
-            let _ = connections.shared.incoming.send(closed).await;
+            let _ = shared.incoming.send(closed).await;
+            if half_closed {
+                tokio::select! {
+                    () = &mut writing => {}
+                    () = state.all_answered() => {}
+                    () = state.idle(OWED_MAX) => {}
+                    () = state.close.notified() => {}
+                }
+            }
+            connections.forget(path.flow);
         });
     }
 
     fn forget(&self, flow: FlowId) {
-        let mut table = self.lock();
-        if let Some(connection) = table.by_flow.remove(&flow)
-            && table.by_peer.get(&connection.peer) == Some(&flow)
-        {
-            table.by_peer.remove(&connection.peer);
-        }
+        self.lock().remove(flow);
     }
 
     /// Sends on the flow's connection, or on one to the destination, or on a new one.
     pub(super) fn send(&self, transmit: Transmit) {
         let open = {
             let table = self.lock();
-            let by_flow = transmit.flow.and_then(|flow| table.by_flow.get(&flow));
+            let answers = transmit.bytes.starts_with(b"SIP/2.0 ");
+            let by_flow = transmit
+                .flow
+                .and_then(|flow| table.by_flow.get(&flow))
+                .filter(|one| answers || one.state.open.load(Relaxed));
             let by_peer = || {
                 let flow = table.by_peer.get(&transmit.remote)?;
                 table.by_flow.get(flow)
@@ -205,7 +343,7 @@ impl Connections {
         let (remote, origin) = (transmit.remote, transmit.origin);
         let (queue, mut messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let queued = queue.try_send(transmit.into()).is_ok();
-        let Some(flow) = queued.then(|| self.register(remote, queue)).flatten() else {
+        let Some((flow, state)) = queued.then(|| self.register(remote, queue)).flatten() else {
             return self.shared.send_failed(origin);
         };
         let connections = self.clone();
@@ -223,7 +361,7 @@ impl Connections {
                         local,
                         source: remote,
                     };
-                    connections.serve(stream, path, first, messages);
+                    connections.serve(stream, path, &state, first, messages);
                 }
                 None => {
                     connections.forget(flow);
@@ -278,25 +416,45 @@ fn fail_all(first: Vec<Queued>, mut messages: mpsc::Receiver<Queued>, shared: &S
     }
 }
 
+/// Why nothing more is read from a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The peer says nothing more. It may still listen.
+    ByPeer,
+    /// It broke, or holds what cannot be framed.
+    Broken,
+}
+
 /// Reads messages until the peer closes or sends what cannot be framed.
 async fn read(
     mut reader: OwnedReadHalf,
     path: Path,
     shared: &Shared,
+    state: &State,
     echo: Option<mpsc::Sender<Queued>>,
-) {
+) -> Ended {
     let mut decoder = StreamDecoder::new(StreamLimits::default());
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = match reader.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) => return Ended::ByPeer,
+            Err(_) => return Ended::Broken,
             Ok(length) => length,
         };
+        state.touch();
         decoder.push(&buffer[..length]);
         while let Some(item) = decoder.next_item() {
             let (incoming, last) = match item {
-                StreamItem::Message(message) => (Incoming::Message { path, message }, false),
-                StreamItem::Rejected(rejected) => (Incoming::Rejected { path, rejected }, false),
+                StreamItem::Message(message) => {
+                    let asks =
+                        matches!(&message, Message::Request(one) if one.method != Method::Ack);
+                    state.owed.fetch_add(usize::from(asks), Relaxed);
+                    (Incoming::Message { path, message }, false)
+                }
+                StreamItem::Rejected(rejected) => {
+                    state.owed.fetch_add(1, Relaxed);
+                    (Incoming::Rejected { path, rejected }, false)
+                }
                 StreamItem::Broken(rejected) => (Incoming::Rejected { path, rejected }, true),
                 // RFC 5626 section 4.4.1: a double CRLF is answered by a single one.
                 StreamItem::Ping => {
@@ -311,7 +469,7 @@ async fn read(
                 }
             };
             if shared.incoming.send(incoming).await.is_err() {
-                return;
+                return Ended::Broken;
             }
             if last {
                 shared
@@ -320,7 +478,7 @@ async fn read(
                     .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 // Leaves the answer the time to go out before the connection closes.
                 tokio::time::sleep(CLOSE_PAUSE).await;
-                return;
+                return Ended::Broken;
             }
         }
     }
@@ -332,6 +490,7 @@ async fn write(
     first: Vec<Queued>,
     mut messages: mpsc::Receiver<Queued>,
     shared: &Shared,
+    state: &State,
 ) {
     let mut first = first.into_iter();
     loop {
@@ -345,6 +504,58 @@ async fn write(
         if writer.write_all(&queued.bytes).await.is_err() {
             shared.send_failed(queued.origin);
             return fail_all(first.collect(), messages, shared);
+        }
+        state.touch();
+        state.note_written(&queued.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_full_table_the_one_idle_longest_goes_if_it_was_idle_long_enough() {
+        let start = Instant::now();
+        let mut table = Table::default();
+        for number in 1..=3u16 {
+            let (queue, _messages) = mpsc::channel(1);
+            let peer = SocketAddr::from(([192, 0, 2, 1], number));
+            let state = Arc::new(State::new());
+            *state.used.lock().unwrap() = start + Duration::from_secs((10 * number).into());
+            let flow = FlowId(number.into());
+            table
+                .by_flow
+                .insert(flow, Connection { peer, queue, state });
+            table.by_peer.insert(peer, flow);
+        }
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(table.make_room(after(0), 4));
+        assert!(!table.make_room(after(69), 3), "all were used just now");
+        *table.by_flow[&FlowId(1)].state.used.lock().unwrap() = after(40);
+        assert!(!table.make_room(after(79), 3));
+        let state = Arc::clone(&table.by_flow[&FlowId(2)].state);
+        assert!(table.make_room(after(80), 3));
+        let mut left: Vec<u64> = table.by_flow.keys().map(|flow| flow.0).collect();
+        left.sort_unstable();
+        assert_eq!((left, table.by_peer.len()), (vec![1, 3], 2));
+        assert!(!state.open.load(Relaxed));
+    }
+
+    #[test]
+    fn only_final_responses_answer() {
+        let state = State::new();
+        state.owed.store(2, Relaxed);
+        for (bytes, owed) in [
+            ("SIP/2.0 180 Ringing", 2),
+            ("BYE sip:a SIP/2.0", 2),
+            ("\r\n", 2),
+            ("SIP/2.0 200 OK", 1),
+            ("SIP/2.0 603 Decline", 0),
+            ("SIP/2.0 200 OK", 0),
+        ] {
+            state.note_written(bytes.as_bytes());
+            assert_eq!(state.owed.load(Relaxed), owed, "{bytes}");
         }
     }
 }

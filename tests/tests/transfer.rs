@@ -1,10 +1,13 @@
 //! Transfers with SIPp as every party: what each of them hears, and what is recorded.
 
+use std::time::Duration;
+
 use trunkline_tests::api::check_receipt;
 use trunkline_tests::appliance::Setup;
 use trunkline_tests::party::Party;
 use trunkline_tests::pcap::RtpPacket;
 use trunkline_tests::ports::free_port;
+use trunkline_tests::process::eventually;
 use trunkline_tests::scenario::Scenario;
 use trunkline_tests::sipp::{Sipp, SippSetup};
 use trunkline_tests::sound::{decode, find};
@@ -141,4 +144,139 @@ fn a_blind_transfer_is_heard_and_recorded_without_a_gap() {
     );
     assert_eq!(parties[1]["to_ms"], parties[2]["from_ms"], "{recording}");
     assert_eq!(recording["verdict"], "complete", "{recording}");
+}
+
+/// The Refer-To header that names the dialog of a SIPp that called: its peer is who is to be joined.
+fn refer_to(consulting: &Sipp) -> String {
+    let trace = consulting.trace();
+    let value = |name: &str| {
+        let mut values = trace.lines().filter_map(|line| line.strip_prefix(name));
+        let value = values.rfind(|value| name != "To: " || value.contains(";tag="));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {trace}"))
+            .trim()
+            .to_owned()
+    };
+    let tag = |name: &str| {
+        let value = value(name);
+        value.split(";tag=").nth(1).expect("a tag").to_owned()
+    };
+    let call_id = value("Call-ID: ").replace('@', "%40");
+    let (to, from) = (tag("To: "), tag("From: "));
+    format!(
+        "Refer-To: <sip:carol@127.0.0.1?Replaces={call_id}%3Bto-tag%3D{to}%3Bfrom-tag%3D{from}>\n\
+         Referred-By: <sip:bob@127.0.0.1>\n"
+    )
+}
+
+#[test]
+fn an_attended_transfer_joins_whom_was_consulted_and_ends_the_consultation() {
+    let test = "an_attended_transfer_joins_whom_was_consulted_and_ends_the_consultation";
+    if !installed("sipp") {
+        return skip(test, "needs sipp");
+    }
+    let (bob_port, carol_port) = (free_port(), free_port());
+    let appliance = appliance(bob_port, carol_port);
+    let folder = appliance.folder();
+    let (alice, bob, carol) = (
+        Party::start(900, 11),
+        Party::start(900, 12),
+        Party::start(900, 13),
+    );
+    // Bob's second line: where it sounds does not matter here.
+    let line = Party::start(900, 14);
+    let at = |name, scenario, port| SippSetup {
+        port,
+        ..SippSetup::new(name, scenario)
+    };
+    let consulted = Scenario::callee("carol")
+        .expect_invite()
+        .respond("200 OK", &carol.media())
+        .expect_request("ACK")
+        .expect_body("INVITE", "m=audio")
+        .respond_in_dialog("200 OK", &carol.media())
+        .expect_request("ACK")
+        .pause_ms(2500)
+        .bye_as_callee()
+        .expect(200);
+    let consulting = Scenario::caller("bob")
+        .invite(&line.media())
+        .may_get(100)
+        .expect(200)
+        .request("ACK")
+        .expect_request("BYE")
+        .respond_in_dialog("200 OK", "");
+    let us = Some(appliance.sip_port);
+    let third = Sipp::start(folder, at("carol", consulted, carol_port), None, "carol");
+    let second_line = Sipp::start(folder, at("bob-2", consulting, 0), us, "carol");
+    line.speak_to(line.port_for(&second_line));
+    let first_port = carol.port_for(&third);
+    carol.speak_to(first_port);
+    eventually("the consultation stands", Duration::from_secs(10), || {
+        let call = appliance.api.calls().pop()?;
+        (call["state"] == "active" && second_line.trace().contains("ACK sip:")).then_some(())
+    });
+
+    let answering = Scenario::callee("bob")
+        .expect_invite()
+        .respond("200 OK", &bob.media())
+        .expect_request("ACK")
+        .pause_ms(2500)
+        .request_as_callee("REFER", 1, &refer_to(&second_line))
+        .expect(202)
+        .expect_body("NOTIFY", "SIP/2.0 100")
+        .respond_in_dialog("200 OK", "")
+        .expect_body("NOTIFY", "SIP/2.0 200")
+        .respond_in_dialog("200 OK", "")
+        .expect_request("BYE")
+        .respond_in_dialog("200 OK", "");
+    let calling = Scenario::caller("alice")
+        .invite(&alice.media())
+        .may_get(100)
+        .expect(200)
+        .request("ACK")
+        .expect_request("BYE")
+        .respond_in_dialog("200 OK", "");
+    let second = Sipp::start(folder, at("bob", answering, bob_port), None, "bob");
+    let first = Sipp::start(folder, at("alice", calling, 0), us, "bob");
+    alice.speak_to(alice.port_for(&first));
+    bob.speak_to(bob.port_for(&second));
+    // Carol is told by re-INVITE where she is to be heard from now on.
+    let joined = eventually(
+        "carol is offered the first call",
+        Duration::from_secs(10),
+        || Some(carol.port_for(&third)).filter(|port| *port != first_port),
+    );
+    carol.speak_to(joined);
+    for sipp in [first, second, second_line, third] {
+        sipp.finish();
+    }
+
+    let recordings = appliance.api.wait_for_recordings(2);
+    let (alice, bob, carol) = (alice.finish(), bob.finish(), carol.finish());
+    let _ = line.finish();
+    in_a_row("alice hears bob", &numbers(&alice.heard, &bob.said));
+    let by_carol = in_a_row("alice hears carol", &numbers(&alice.heard, &carol.said));
+    let sources = alice.heard.iter().map(|packet| packet.ssrc);
+    assert_eq!(sources.collect::<std::collections::BTreeSet<_>>().len(), 1);
+    in_a_row("carol hears alice", &numbers(&carol.heard, &alice.said));
+
+    for recording in &recordings {
+        check_receipt(recording);
+    }
+    // Alice's call goes on in its one recording; the consultation has its own.
+    let roles = |recording: &serde_json::Value| -> Vec<String> {
+        let parties = recording["participants"].as_array().expect("participants");
+        parties
+            .iter()
+            .map(|one| one["role"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let whole = recordings
+        .iter()
+        .find(|one| roles(one) == ["caller", "callee", "transfer"])
+        .unwrap_or_else(|| panic!("no recording of three parties: {recordings:?}"));
+    let wav = appliance.api.wav(whole);
+    let heard = decode(&carol.said[by_carol.0 + SEAM..=by_carol.1 - LAST]);
+    find(&wav.right, &heard).expect("carol on the right of alice's call");
 }

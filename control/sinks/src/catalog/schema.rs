@@ -59,6 +59,12 @@ CREATE TABLE recording_attributes (
     PRIMARY KEY (name, value, number)
 ) WITHOUT ROWID;
 CREATE INDEX recording_attributes_by_number ON recording_attributes (number);
+
+-- The sequence after that of the last call detail record stored.
+CREATE TABLE numbers (
+    name TEXT PRIMARY KEY,
+    next INTEGER NOT NULL
+) WITHOUT ROWID;
 ";
 
 const CDR_TABLES: &str = "

@@ -33,6 +33,8 @@ pub struct Setup {
     pub top: &'static str,
     /// Further lines of the `[dataplane]` section.
     pub dataplane: &'static str,
+    /// The SIP port; `None` = a free one.
+    pub sip_port: Option<u16>,
     /// Where the data goes; `None` = the temporary directory.
     pub data_dir: Option<PathBuf>,
 }
@@ -48,6 +50,7 @@ impl Setup {
             sip: "",
             top: "",
             dataplane: "",
+            sip_port: None,
             data_dir: None,
         }
     }
@@ -81,7 +84,8 @@ impl Appliance {
             .prefix("trunkline-test")
             .tempdir()
             .expect("a folder");
-        let (sip_port, http_port) = (free_port(), free_port());
+        let sip_port = setup.sip_port.unwrap_or_else(free_port);
+        let http_port = free_port();
         let rtp_first = free_rtp_range();
         let data_dir = setup
             .data_dir

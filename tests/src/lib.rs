@@ -12,6 +12,7 @@ pub mod appliance;
 pub mod baresip;
 pub mod binaries;
 pub mod capture;
+pub mod classic;
 pub mod flood;
 pub mod g711;
 pub mod hand;

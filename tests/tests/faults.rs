@@ -14,7 +14,7 @@ use trunkline_tests::ports::free_port;
 use trunkline_tests::process::{eventually, exists};
 use trunkline_tests::rtpgen::{Rtpgen, assert_ok};
 use trunkline_tests::sound::is_tone;
-use trunkline_tests::{Appliance, is_root, skip};
+use trunkline_tests::{Appliance, classic, is_root, skip};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -143,14 +143,10 @@ fn the_dataplane_killed_in_mid_call_is_back_on_the_same_ports() {
 /// First and last sequence number of a side's audio in the classic SN3 of a recording, and how many
 /// distinct ones it holds.
 fn captured_numbers(appliance: &Appliance, recording: &Value, dir: u8) -> (u64, u64, u64) {
-    let blob = appliance.api.sn3(recording);
-    assert_eq!(&blob[..3], b"SN3");
     let mut numbers = BTreeSet::<u64>::new();
-    let mut rest = &blob[3..];
-    while rest.len() >= 17 {
-        let length = usize::from(u16::from_le_bytes([rest[15], rest[16]]));
-        if rest[0] == dir {
-            let low = u64::from(u16::from_le_bytes([rest[1], rest[2]]));
+    for frame in classic::frames(&appliance.api.sn3(recording)) {
+        if frame.dir == dir {
+            let low = u64::from(frame.sequence);
             // A call of seconds wraps once at most.
             let wraps = numbers
                 .last()
@@ -158,7 +154,6 @@ fn captured_numbers(appliance: &Appliance, recording: &Value, dir: u8) -> (u64, 
             let cycles = numbers.last().map_or(0, |highest| highest / 65_536) + u64::from(wraps);
             numbers.insert(cycles * 65_536 + low);
         }
-        rest = &rest[17 + length..];
     }
     let ends = numbers.first().zip(numbers.last()).expect("audio");
     (*ends.0, *ends.1, numbers.len() as u64)

@@ -1,30 +1,24 @@
 //! Calls recorded to SIPp as a SIPREC server: what the recorder hears of both parties.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use trunkline_tests::api::items;
 use trunkline_tests::appliance::Setup;
 use trunkline_tests::capture::{self, Capture};
+use trunkline_tests::classic;
 use trunkline_tests::party::Party;
 use trunkline_tests::pcap::RtpPacket;
 use trunkline_tests::ports::free_port;
 use trunkline_tests::process::eventually;
 use trunkline_tests::scenario::Scenario;
 use trunkline_tests::sipp::{Sipp, SippSetup, Transport};
-use trunkline_tests::{Appliance, installed, skip};
+use trunkline_tests::{Appliance, installed, is_root, skip};
 
-/// Where the appliance wants to hear a party: the port in the SDP that SIPp got from it.
-fn port_for(sipp: &Sipp, party: &Party) -> u16 {
-    eventually("our SDP reaches SIPp", Duration::from_secs(10), || {
-        let trace = sipp.trace();
-        let mut ports = trace.lines().filter_map(|line| {
-            let port = line.strip_prefix("m=audio ")?.split(' ').next()?;
-            port.parse::<u16>().ok()
-        });
-        ports.rfind(|port| *port != party.port)
-    })
-}
+/// Held by a test of two appliances: two such tests at once would wait for each other's second one.
+static PAIR: Mutex<()> = Mutex::new(());
 
 /// An appliance whose calls to bob are recorded here and by these servers.
 fn appliance(bob: u16, servers: &str) -> Appliance {
@@ -55,6 +49,46 @@ fn at(name: &'static str, scenario: Scenario, port: u16) -> SippSetup<'static> {
         port,
         ..SippSetup::new(name, scenario)
     }
+}
+
+/// Alice calls bob, both with SIPp: they speak for five seconds. Gives her SIPp and his.
+fn call(appliance: &Appliance, bob_port: u16, alice: &Party, bob: &Party) -> (Sipp, Sipp) {
+    let hanging_up = |calling: Scenario| calling.pause_ms(5000).request("BYE").expect(200);
+    call_ended_by(appliance, bob_port, alice, bob, hanging_up)
+}
+
+/// The same, with what alice does to end it, or waits for.
+fn call_ended_by(
+    appliance: &Appliance,
+    bob_port: u16,
+    alice: &Party,
+    bob: &Party,
+    end: impl FnOnce(Scenario) -> Scenario,
+) -> (Sipp, Sipp) {
+    let folder = appliance.folder();
+    let answering = Scenario::callee("bob")
+        .expect_invite()
+        .respond("200 OK", &bob.media())
+        .expect_request("ACK")
+        .expect_request("BYE")
+        .respond_in_dialog("200 OK", "");
+    let calling = Scenario::caller("alice")
+        .invite(&alice.media())
+        .may_get(100)
+        .may_get(180)
+        .expect(200)
+        .request("ACK");
+    let calling = end(calling);
+    let callee = Sipp::start(folder, at("bob", answering, bob_port), None, "bob");
+    let calling = at("alice", calling, 0);
+    let caller = Sipp::start(folder, calling, Some(appliance.sip_port), "bob");
+    (caller, callee)
+}
+
+/// Both begin to speak, as soon as they know where to.
+fn speak(caller: &Sipp, callee: &Sipp, alice: &Party, bob: &Party) {
+    alice.speak_to(alice.port_for(caller));
+    bob.speak_to(bob.port_for(callee));
 }
 
 fn sessions(appliance: &Appliance) -> Vec<Value> {
@@ -107,29 +141,8 @@ fn is_recorded_over(test: &str, transport: Transport) {
         ..at("rec", taking, recorder_port)
     };
     let third = Sipp::start(folder, taking, None, "rec");
-    let answering = Scenario::callee("bob")
-        .expect_invite()
-        .respond("200 OK", &bob.media())
-        .expect_request("ACK")
-        .expect_request("BYE")
-        .respond_in_dialog("200 OK", "");
-    let calling = Scenario::caller("alice")
-        .invite(&alice.media())
-        .may_get(100)
-        .may_get(180)
-        .expect(200)
-        .request("ACK")
-        .pause_ms(5000)
-        .request("BYE")
-        .expect(200);
-    let second = Sipp::start(folder, at("bob", answering, bob_port), None, "bob");
-    let first = Sipp::start(
-        folder,
-        at("alice", calling, 0),
-        Some(appliance.sip_port),
-        "bob",
-    );
-    let call = appliance.api.wait_for_call("active");
+    let (first, second) = call(&appliance, bob_port, &alice, &bob);
+    let id = appliance.api.wait_for_call("active");
     let session = eventually(
         "the recorder takes the call",
         Duration::from_secs(10),
@@ -141,10 +154,9 @@ fn is_recorded_over(test: &str, transport: Transport) {
     );
     assert_eq!(
         (&session["role"], &session["call"]),
-        (&"client".into(), &call.into())
+        (&"client".into(), &id.into())
     );
-    alice.speak_to(port_for(&first, &alice));
-    bob.speak_to(port_for(&second, &bob));
+    speak(&first, &second, &alice, &bob);
     first.finish();
     second.finish();
     let trace = third.finish_with_trace();
@@ -227,30 +239,8 @@ fn a_recorder_that_dies_is_followed_by_another_and_the_call_hears_nothing_of_it(
     };
     let one = Sipp::start(folder, tcp(at("one", leaving, first_port)), None, "rec");
     let two = Sipp::start(folder, tcp(at("two", staying, second_port)), None, "rec");
-    let answering = Scenario::callee("bob")
-        .expect_invite()
-        .respond("200 OK", &bob.media())
-        .expect_request("ACK")
-        .expect_request("BYE")
-        .respond_in_dialog("200 OK", "");
-    let calling = Scenario::caller("alice")
-        .invite(&alice.media())
-        .may_get(100)
-        .may_get(180)
-        .expect(200)
-        .request("ACK")
-        .pause_ms(5000)
-        .request("BYE")
-        .expect(200);
-    let callee = Sipp::start(folder, at("bob", answering, bob_port), None, "bob");
-    let caller = Sipp::start(
-        folder,
-        at("alice", calling, 0),
-        Some(appliance.sip_port),
-        "bob",
-    );
-    alice.speak_to(port_for(&caller, &alice));
-    bob.speak_to(port_for(&callee, &bob));
+    let (caller, callee) = call(&appliance, bob_port, &alice, &bob);
+    speak(&caller, &callee, &alice, &bob);
     let session = eventually("another takes over", Duration::from_secs(10), || {
         let taken = |one: &Value| one["state"] == "active" && one["failovers"] == 1;
         sessions(&appliance).into_iter().find(taken)
@@ -266,6 +256,8 @@ fn a_recorder_that_dies_is_followed_by_another_and_the_call_hears_nothing_of_it(
     }
     let recording = appliance.api.wait_for_recordings(1).remove(0);
     assert_eq!(recording["verdict"], "complete", "{recording}");
+    let gaps = &recording["receipt"]["gaps"];
+    assert_eq!(gaps[0]["to"], session["gaps"][0]["to"], "{gaps}");
     let (alice, bob) = (alice.finish(), bob.finish());
     let heard = before.0.finish().heard.len();
     assert!(heard > 20, "the first heard {heard} packets");
@@ -281,4 +273,119 @@ fn a_recorder_that_dies_is_followed_by_another_and_the_call_hears_nothing_of_it(
     // The parties heard each other whole, but for what came before they knew where to speak.
     check_heard("bob", &bob.heard, &alice.said);
     check_heard("alice", &alice.heard, &bob.said);
+}
+
+/// What is recorded of both sides, packet by packet.
+fn recorded(appliance: &Appliance, recording: &Value) -> [Vec<Vec<u8>>; 2] {
+    let frames = classic::frames(&appliance.api.sn3(recording));
+    [0, 1].map(|side| {
+        let of_side = frames.iter().filter(|frame| frame.dir == side);
+        of_side.map(|frame| frame.payload.clone()).collect()
+    })
+}
+
+#[test]
+fn a_recorder_that_was_away_gets_the_whole_call_afterwards() {
+    let test = "a_recorder_that_was_away_gets_the_whole_call_afterwards";
+    if !installed("sipp") {
+        return skip(test, "needs sipp");
+    }
+    let _pair = PAIR.lock().unwrap_or_else(PoisonError::into_inner);
+    let (bob_port, recorder_port) = (free_port(), free_port());
+    let text = format!(
+        "[[recorder]]\nname = \"main\"\nservers = [\"sip:127.0.0.1:{recorder_port}\"]\nreplay = \"after_call\"\n\
+         [[route]]\nnext = \"sip:127.0.0.1:{bob_port}\"\nrecord = true\nrecorders = [\"main\"]\n"
+    );
+    let appliance = Appliance::start(&Setup {
+        sip: Box::leak(text.into_boxed_str()),
+        ..Setup::to_port(bob_port)
+    });
+    let (alice, bob) = (Party::start(150, 1), Party::start(150, 2));
+    let (caller, callee) = call(&appliance, bob_port, &alice, &bob);
+    speak(&caller, &callee, &alice, &bob);
+    caller.finish();
+    callee.finish();
+    let ours = appliance.api.wait_for_recordings(1).remove(0);
+    assert_eq!(ours["receipt"]["gaps"].as_array().map(Vec::len), Some(1));
+    // The recorder comes only now, when all is over: it is our own.
+    let recorder = Appliance::start(&Setup {
+        next: "record".to_owned(),
+        record: "false",
+        sip_port: Some(recorder_port),
+        ..Setup::to_port(0)
+    });
+    let theirs = eventually("the recorder has the call", Duration::from_secs(60), || {
+        let listed = items(&recorder.api.get("/v1/recordings"));
+        // An INVITE that came by TCP and UDP makes a second one, which is ended before anything is said.
+        let heard = |one: &Value| one["receipt"]["caller"]["written"].as_u64() > Some(0);
+        let whole = |one: &Value| one["state"] == "complete" && heard(one);
+        listed.into_iter().find(whole)
+    });
+    let said = [alice.finish().said.len(), bob.finish().said.len()];
+    for (side, said) in ["caller", "callee"].iter().zip(said) {
+        let receipt = &theirs["receipt"][side];
+        assert_eq!(receipt["written"], said, "{theirs}");
+        assert_eq!(receipt["lost"], 0, "{theirs}");
+        assert_eq!(ours["receipt"][side]["written"], said, "{ours}");
+    }
+    let (ours, theirs) = (recorded(&appliance, &ours), recorded(&recorder, &theirs));
+    assert!(ours == theirs, "what was sent is what was recorded");
+    let session = items(&appliance.api.get("/v1/siprec"));
+    assert!(session.is_empty(), "{session:?}");
+}
+
+#[test]
+fn a_recorder_that_is_killed_is_noticed_by_its_closed_ports() {
+    let test = "a_recorder_that_is_killed_is_noticed_by_its_closed_ports";
+    if !installed("sipp") || !is_root() {
+        return skip(test, "needs sipp and root");
+    }
+    let _pair = PAIR.lock().unwrap_or_else(PoisonError::into_inner);
+    let (bob_port, first_port, second_port) = (free_port(), free_port(), free_port());
+    let servers =
+        format!("\"sip:127.0.0.1:{first_port}\", \"sip:127.0.0.1:{second_port};transport=tcp\"");
+    let appliance = appliance(bob_port, &servers);
+    let mut first = Appliance::start(&Setup {
+        next: "record".to_owned(),
+        record: "false",
+        sip_port: Some(first_port),
+        ..Setup::to_port(0)
+    });
+    let (left, right) = (Party::start(0, 3), Party::start(0, 4));
+    let staying = recorder(&left, &right)
+        .expect_request("BYE")
+        .respond_in_dialog("200 OK", "");
+    let staying = SippSetup {
+        transport: Transport::Tcp,
+        ..at("two", staying, second_port)
+    };
+    let second = Sipp::start(appliance.folder(), staying, None, "rec");
+    let (alice, bob) = (Party::start(3000, 1), Party::start(3000, 2));
+    let hung_up = |calling: Scenario| {
+        calling
+            .expect_request("BYE")
+            .respond_in_dialog("200 OK", "")
+    };
+    let (caller, callee) = call_ended_by(&appliance, bob_port, &alice, &bob, hung_up);
+    speak(&caller, &callee, &alice, &bob);
+    let sent = |one: &Value| one["streams"][0]["packets"].as_u64() > Some(0);
+    eventually("the first has the call", Duration::from_secs(20), || {
+        sessions(&appliance).into_iter().find(sent)
+    });
+    first.signal(Signal::SIGKILL);
+    let _ = first.wait(Duration::from_secs(5));
+    let session = eventually("another takes over", Duration::from_secs(25), || {
+        let taken = |one: &Value| one["state"] == "active" && one["failovers"] == 1;
+        sessions(&appliance).into_iter().find(taken)
+    });
+    let gap = &session["gaps"][0];
+    let why = gap["reason"].as_str().unwrap_or_default();
+    assert!(why.contains("ICMP"), "{session}");
+    let call = session["call"].as_str().expect("a call");
+    assert_eq!(appliance.api.delete(&format!("/v1/calls/{call}")), 202);
+    for sipp in [caller, callee, second] {
+        sipp.finish();
+    }
+    assert!(left.finish().heard.len() > 20);
+    drop((alice.finish(), bob.finish(), right.finish()));
 }

@@ -27,12 +27,13 @@ pub use model::{
     Backend, Cdr, Config, Control, Cores, Dataplane, Dtmf, Idle, Interface, Listen, PortRange,
     Recording, Sip, Transport, Writer,
 };
+pub use parse::parse_listen;
 pub use pattern::{Pattern, normalize_user};
 pub use policy::{HeaderPolicy, Preset};
 pub use recorder::{
     DEFAULT_NAME as DEFAULT_RECORDER, LOCAL_NAME as LOCAL_RECORDER, OnRecordingFailure, Recorder,
-    RecorderPause, RecorderStart, Recorders, Settings as RecorderSettings,
-    check_header as check_recorder_header,
+    RecorderPause, RecorderStart, Recorders, Replay, Settings as RecorderSettings,
+    check_header as check_recorder_header, check_uri as check_recorder_uri,
 };
 pub use retention::Retention;
 pub use route::{Auth, HeaderMatch, Next, Record, RecordPref, Route, Transfer};

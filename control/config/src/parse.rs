@@ -376,7 +376,11 @@ fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-pub(crate) fn parse_listen(text: &str) -> Result<Listen, String> {
+/// A listener as in `sip.listen`: `udp:ADDRESS:PORT`.
+///
+/// # Errors
+/// It is none.
+pub fn parse_listen(text: &str) -> Result<Listen, String> {
     let (transport, address) = text.split_once(':').ok_or_else(|| {
         format!("{text:?} is no listener; write \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\"")
     })?;
@@ -396,7 +400,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<Listen, String> {
     })
 }
 
-fn parse_net(text: &str) -> Result<IpNet, String> {
+pub(crate) fn parse_net(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }

@@ -2,7 +2,7 @@
 
 use crate::reader::{Default as Unbuilt, Item, Report, Section};
 use crate::route::is_token;
-use crate::{Listen, Pattern, SipTarget};
+use crate::{IpNet, Listen, Pattern, SipTarget};
 use std::net::IpAddr;
 use std::sync::Arc;
 use toml::de::DeValue;
@@ -58,6 +58,16 @@ pub enum RecorderPause {
     Silence,
 }
 
+/// What becomes of what a recorder missed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// The recording here has it.
+    #[default]
+    Off,
+    /// It is sent after the call, in real time and in a recording session of its own, from the recording here.
+    AfterCall,
+}
+
 /// One recorder.
 #[derive(Debug, Clone)]
 pub struct Recorder {
@@ -75,8 +85,12 @@ pub struct Recorder {
     pub skip_failover: Option<Pattern>,
     /// How it rests.
     pub pause: RecorderPause,
+    /// What becomes of what it missed.
+    pub replay: Replay,
     /// Names of the audio codecs that are offered to it; empty = the call's.
     pub codecs: Vec<String>,
+    /// From where it may open recording sessions of our calls itself; empty = it may not.
+    pub asks_from: Vec<IpNet>,
     /// What OpenSIPS calls the instance's `$siprec`.
     pub settings: Settings,
 }
@@ -130,9 +144,17 @@ impl Recorder {
             answer_timeout_ms: 2000,
             skip_failover: None,
             pause: RecorderPause::Inactive,
+            replay: Replay::Off,
             codecs: Vec::new(),
+            asks_from: Vec::new(),
             settings: Settings::default(),
         }
+    }
+
+    /// Whether it may open recording sessions from this address.
+    #[must_use]
+    pub fn may_ask(&self, source: IpAddr) -> bool {
+        self.asks_from.iter().any(|net| net.contains(&source))
     }
 }
 
@@ -186,6 +208,14 @@ pub(crate) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Recorde
         });
         recorder.pause = pause.unwrap_or_default();
     }
+    if let Some(text) = section.take("replay").and_then(|item| item.string(report)) {
+        let replay = text.map(report, |word| match word {
+            "off" => Ok(Replay::Off),
+            "after_call" => Ok(Replay::AfterCall),
+            _ => Err(format!("{word:?} is not one of \"off\", \"after_call\"")),
+        });
+        recorder.replay = replay.unwrap_or_default();
+    }
     if let Some(texts) = section.take("codecs").and_then(|item| item.strings(report)) {
         for text in &texts {
             if text.text.is_empty() || !text.text.bytes().all(is_token) {
@@ -195,14 +225,17 @@ pub(crate) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Recorde
         }
         recorder.codecs = texts.iter().map(|text| text.text.to_owned()).collect();
     }
+    if let Some(texts) = section
+        .take("asks_from")
+        .and_then(|item| item.strings(report))
+    {
+        let nets = texts.iter();
+        recorder.asks_from = nets
+            .filter_map(|text| text.map(report, crate::parse::parse_net))
+            .collect();
+    }
     recorder.settings = read_settings(&mut section, report);
-    section.unbuilt(
-        report,
-        &[
-            ("replay", Unbuilt::Text("off")),
-            ("media", Unbuilt::Text("rtp")),
-        ],
-    );
+    section.unbuilt(report, &[("media", Unbuilt::Text("rtp"))]);
     section.finish(report);
     recorder
 }
@@ -272,7 +305,10 @@ fn read_settings(section: &mut Section<'_>, report: &mut Report<'_>) -> Settings
 }
 
 /// A URI that can stand in From or To.
-fn check_uri(uri: &str) -> Result<String, String> {
+///
+/// # Errors
+/// It is none.
+pub fn check_uri(uri: &str) -> Result<String, String> {
     let (scheme, rest) = uri.split_once(':').unwrap_or(("", ""));
     let known = ["sip", "sips", "tel"]
         .iter()

@@ -2,7 +2,7 @@
 
 use trunkline_config::{
     Backend, Config, ConfigError, Cores, Host, Idle, IndicationMode, Next, OnRecordingFailure,
-    Record, RecorderPause, RecorderStart, Sound, Tone, Transfer, Transport,
+    Record, RecorderPause, RecorderStart, Replay, Sound, Tone, Transfer, Transport,
 };
 
 fn errors(text: &str) -> Vec<ConfigError> {
@@ -296,11 +296,6 @@ fn defined_but_unbuilt_keys_say_so() {
         ("[sip]\nlisten = [\"tls:127.0.0.1:5061\"]", 2, "sip.listen"),
         ("[[trunk]]\nname = \"carrier\"", 1, "trunk"),
         (
-            "[[recorder]]\nname = \"main\"\nservers = [\"sip:a\"]\nreplay = \"after_call\"",
-            4,
-            "recorder.replay",
-        ),
-        (
             "[[recorder]]\nname = \"main\"\nservers = [\"sip:a\"]\nmedia = \"srtp\"",
             4,
             "recorder.media",
@@ -326,6 +321,8 @@ answer_timeout_ms = 1500
 skip_failover = "4.."
 pause = "silence"
 codecs = ["PCMA"]
+replay = "after_call"
+asks_from = ["192.0.2.7", "198.51.100.0/24"]
 group = "sales"
 caller = "\"A\" <sip:a@example.com>"
 media_address = "192.0.2.7"
@@ -348,7 +345,10 @@ on_recording_failure = "hangup"
     assert_eq!(main.servers.len(), 2);
     assert!(main.required && main.start == RecorderStart::Early);
     assert_eq!(main.pause, RecorderPause::Silence);
+    assert_eq!(main.replay, Replay::AfterCall);
     assert!(main.skip_failover.as_ref().unwrap().is_match("486"));
+    assert!(main.may_ask("198.51.100.9".parse().unwrap()));
+    assert!(!main.may_ask("192.0.2.8".parse().unwrap()));
     assert_eq!(
         main.settings.headers,
         [("X-Tenant".to_owned(), "t1".to_owned())]
@@ -411,6 +411,12 @@ fn bad_recorders_are_refused_with_their_place() {
     for (keys, key, why) in [
         ("start = \"never\"", "recorder.start", "is not one of"),
         ("pause = \"stop\"", "recorder.pause", "is not one of"),
+        ("replay = \"burst\"", "recorder.replay", "is not one of"),
+        (
+            "asks_from = [\"srs\"]",
+            "recorder.asks_from",
+            "neither an address",
+        ),
         (
             "skip_failover = \"(\"",
             "recorder.skip_failover",

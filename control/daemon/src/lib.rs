@@ -12,6 +12,7 @@ pub mod link;
 pub mod metrics;
 mod packing;
 pub mod recovery;
+pub mod replay;
 mod resolve;
 pub mod retention;
 pub mod run;
@@ -22,5 +23,6 @@ pub mod stores;
 pub mod tap;
 pub mod trace;
 pub mod transport;
+pub mod unreachable;
 
 pub use appliance::{Appliance, SinkError};

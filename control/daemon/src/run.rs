@@ -30,17 +30,23 @@ use crate::ledger::Told;
 use crate::link::{Link, Notice};
 use crate::metrics::Metrics;
 use crate::recovery::{recount, rescue_pool};
+use crate::replay::{News, Replayer};
 use crate::resolve::Resolver;
 use crate::retention::{self, Retention};
 use crate::sounds::{self, Voices};
 use crate::stores::{self, Leftovers, Stores};
 use crate::trace::Trace;
 use crate::transport::{Incoming, TransportCounters, Transports};
+use crate::unreachable::{self, Undelivered};
 
 /// SIP messages that may wait for the core.
 const INCOMING_MAX: usize = 4096;
 /// Looked-up names that may wait.
 const LOOKUPS_MAX: usize = 256;
+/// Errors of the network that may wait.
+const UNDELIVERED_MAX: usize = 256;
+/// News of replays that may wait.
+const REPLAYS_MAX: usize = 1024;
 /// Recounted recordings that may wait.
 const RECOUNTS_MAX: usize = 256;
 /// After the drain's end: how long BYEs and recordings may take.
@@ -53,6 +59,15 @@ type Recount = (u64, u64, Vec<StreamCounts>);
 
 /// What parties may hear, in all codecs, or why not.
 type Prepared = (Sound, Result<Voices, String>);
+
+/// What was done for the core elsewhere.
+struct Answers {
+    looked_up: mpsc::Receiver<(u64, Vec<Hop>)>,
+    recounted: mpsc::Receiver<Recount>,
+    replayed: mpsc::Receiver<News>,
+    undelivered: mpsc::Receiver<Undelivered>,
+    sounds: mpsc::Receiver<Prepared>,
+}
 
 /// Everything the core's task owns.
 struct Core {
@@ -70,6 +85,7 @@ struct Core {
     counted: (u64, u64),
     resolver: Resolver,
     lookups: mpsc::Sender<(u64, Vec<Hop>)>,
+    replayer: Replayer,
     recounts: mpsc::Sender<Recount>,
     /// Dataplanes that died.
     deaths: u64,
@@ -142,6 +158,14 @@ pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
     let (lookups, looked_up) = mpsc::channel(LOOKUPS_MAX);
     let (recounts, recounted) = mpsc::channel(RECOUNTS_MAX);
     let sounds = prepare_sounds(&config);
+    let (replays, replayed) = mpsc::channel(REPLAYS_MAX);
+    let (unreachable, undelivered) = mpsc::channel(UNDELIVERED_MAX);
+    let recorders = !config.recorders.is_empty() || config.routes.iter().any(records_out);
+    if recorders && !unreachable::listen(&unreachable) {
+        info!(
+            "no raw sockets (CAP_NET_RAW): that a recorder's media port is closed is not noticed at once"
+        );
+    }
     let mut b2bua = new_b2bua(&config, &transports, events, &metrics);
     b2bua.sign_with(signer);
     b2bua.ledger.set_left(left);
@@ -161,14 +185,21 @@ pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
         counted: (0, 0),
         resolver,
         lookups,
+        replayer: Replayer::new(library, replays),
         recounts,
         deaths: 0,
         keys,
         settled: false,
         numbers: lowest_at(Timestamp::now()),
     };
-    core.serve(incoming, requests, looked_up, recounted, sounds)
-        .await;
+    let answers = Answers {
+        looked_up,
+        recounted,
+        replayed,
+        undelivered,
+        sounds,
+    };
+    core.serve(incoming, requests, answers).await;
     if !cdrs.handle().flush(EXIT_PATIENCE) || !catalog.handle().flush(EXIT_PATIENCE) {
         warn!("catalog and call detail records could not be written to the end");
     }
@@ -179,6 +210,11 @@ pub async fn run(config: Config, mut hooks: Hooks) -> Result<()> {
     drop(stores);
     info!("control ends");
     Ok(())
+}
+
+/// Whether a route's calls are recorded to others.
+fn records_out(route: &Arc<trunkline_config::Route>) -> bool {
+    !route.recorders.list.is_empty()
 }
 
 fn new_b2bua(
@@ -249,9 +285,7 @@ impl Core {
         mut self,
         mut incoming: mpsc::Receiver<Incoming>,
         mut requests: mpsc::Receiver<Request>,
-        mut looked_up: mpsc::Receiver<(u64, Vec<Hop>)>,
-        mut recounted: mpsc::Receiver<Recount>,
-        mut sounds: mpsc::Receiver<Prepared>,
+        mut answers: Answers,
     ) {
         let mut signals = Signals::new();
         let mut tick = tokio::time::interval(TICK);
@@ -276,17 +310,23 @@ impl Core {
                 Some(request) = requests.recv() => {
                     self.b2bua.on_api_request(request, &Moment::now());
                 }
-                Some((call, hops)) = looked_up.recv() => {
+                Some((call, hops)) = answers.looked_up.recv() => {
                     self.b2bua.looked_up(call, &hops, &Moment::now());
                 }
-                Some((death, number, streams)) = recounted.recv() => {
+                Some((death, number, streams)) = answers.recounted.recv() => {
                     // The next dataplane died as well before this one was counted: that count is to come.
                     if death == self.deaths {
                         self.b2bua.recounted(number, &streams, &Moment::now());
                     }
                 }
-                Some((sound, voices)) = sounds.recv() => {
+                Some((sound, voices)) = answers.sounds.recv() => {
                     self.b2bua.prepared(&sound, voices, &Moment::now());
+                }
+                Some(undelivered) = answers.undelivered.recv() => {
+                    self.b2bua.on_undelivered(undelivered, &Moment::now());
+                }
+                Some(news) = answers.replayed.recv() => {
+                    self.b2bua.on_replay(news, &Moment::now());
                 }
                 () = sleep_until(due) => {}
                 _ = tick.tick() => self.tick(),
@@ -514,6 +554,9 @@ impl Core {
                 }
                 CatalogWrite::DiscardUnkept => self.discard_unkept(),
             }
+        }
+        for order in self.b2bua.take_replays() {
+            self.replayer.send(order);
         }
         for lookup in self.b2bua.take_lookups() {
             let (resolver, answers) = (self.resolver.clone(), self.lookups.clone());

@@ -28,10 +28,14 @@ mod session_id;
 mod sessions;
 #[path = "b2bua/siprec.rs"]
 mod siprec;
+#[path = "b2bua/siprec_asked.rs"]
+mod siprec_asked;
 #[path = "b2bua/siprec_passage.rs"]
 mod siprec_passage;
 #[path = "b2bua/siprec_policy.rs"]
 mod siprec_policy;
+#[path = "b2bua/siprec_replay.rs"]
+mod siprec_replay;
 #[path = "b2bua/sounding.rs"]
 mod sounding;
 #[path = "b2bua/sources.rs"]

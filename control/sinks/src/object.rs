@@ -377,6 +377,23 @@ pub struct StreamTally {
     pub tally: Tally,
 }
 
+/// A time in which one of a call's recorders did not have it though it should have: what the capture here has
+/// and that recorder lacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gap {
+    /// The recorder's name.
+    pub recorder: String,
+    /// The server that was lost, or asked in vain.
+    pub server: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when; `None` = it lasts, or lasted to the end.
+    pub to: Option<Timestamp>,
+}
+
 words! {
     /// How a party was told that it is recorded.
     IndicationKind {
@@ -441,6 +458,9 @@ pub struct Receipt {
     pub callee: Tally,
     /// Each stream.
     pub streams: Vec<StreamTally>,
+    /// What SIPREC recorders of the call missed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
     /// Hash chain over what was written, once all of it is on disk.
     pub chain: Option<Chain>,
     /// How the parties were told of it, in order.

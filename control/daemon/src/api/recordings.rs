@@ -97,6 +97,7 @@ pub(super) async fn receipt(
         "caller": receipt.caller,
         "callee": receipt.callee,
         "streams": receipt.streams,
+        "gaps": receipt.gaps,
         "chain": receipt.chain,
         "indications": receipt.indications,
         "preferences": receipt.preferences,

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use trunkline_config::{
     DEFAULT_RECORDER, Recorder, RecorderSettings, SipTarget, check_recorder_header,
+    check_recorder_uri, parse_listen,
 };
 use trunkline_sinks::catalog::Cursor;
 use trunkline_sip::message::Method;
@@ -69,6 +70,7 @@ pub(super) struct GivenSettings {
     #[serde(alias = "media_address")]
     media: Option<std::net::IpAddr>,
     headers: Option<GivenHeaders>,
+    socket: Option<String>,
     from_uri: Option<String>,
     to_uri: Option<String>,
     #[serde(alias = "group_extension")]
@@ -139,6 +141,10 @@ pub(super) fn given_recorder(
     };
     let given = settings.unwrap_or_default();
     let headers = given.headers.map(GivenHeaders::checked).transpose()?;
+    let socket = given.socket.as_deref().map(parse_listen).transpose();
+    for uri in given.from_uri.iter().chain(&given.to_uri) {
+        check_recorder_uri(uri).map_err(ApiError::bad_request)?;
+    }
     let mut recorder = Recorder::new(name, targets);
     recorder.settings = RecorderSettings {
         group: given.group,
@@ -146,7 +152,7 @@ pub(super) fn given_recorder(
         callee: given.callee,
         media_address: given.media,
         headers: headers.unwrap_or_default(),
-        socket: None,
+        socket: socket.map_err(ApiError::bad_request)?,
         from_uri: given.from_uri,
         to_uri: given.to_uri,
         group_extension: given.group_custom_extension,
@@ -234,5 +240,66 @@ pub(super) async fn act(
         Ok(sessions) => Ok(sessions),
         Err(ActionError::NotFound) => Err(not_live(shared, call).await),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(settings: Value) -> Result<RecorderSettings, ApiError> {
+        let settings = serde_json::from_value(settings).expect("known settings");
+        let servers = Some(vec!["sip:127.0.0.1:5072".to_owned()]);
+        let recorder = given_recorder(Some("mine"), servers, Some(settings))?;
+        Ok(recorder.expect("a recorder").settings.clone())
+    }
+
+    #[test]
+    fn every_setting_of_opensips_is_taken_in_its_words() {
+        let settings = given(serde_json::json!({
+            "group": "g",
+            "caller": "<sip:a@example.com>",
+            "callee": "<nameID aor=\"sip:b@example.com\"/>",
+            "media": "192.0.2.7",
+            "headers": "X-A: 1\r\nX-B: 2: 3\r\n",
+            "socket": "udp:127.0.0.1:5060",
+            "from_uri": "sip:src@example.com",
+            "to_uri": "sip:srs@example.com",
+            "group_custom_extension": "<a xmlns='urn:a'/>",
+            "session_custom_extension": "<b xmlns='urn:b'/>",
+        }));
+        let text = |text: &str| Some(text.to_owned());
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = RecorderSettings {
+            group: text("g"),
+            caller: text("<sip:a@example.com>"),
+            callee: text("<nameID aor=\"sip:b@example.com\"/>"),
+            media_address: Some([192, 0, 2, 7].into()),
+            headers: vec![header("X-A", "1"), header("X-B", "2: 3")],
+            socket: parse_listen("udp:127.0.0.1:5060").ok(),
+            from_uri: text("sip:src@example.com"),
+            to_uri: text("sip:srs@example.com"),
+            group_extension: text("<a xmlns='urn:a'/>"),
+            session_extension: text("<b xmlns='urn:b'/>"),
+        };
+        assert_eq!(settings.ok(), Some(expected));
+        // Without any, everything is as the call and the configuration say.
+        let none = given(serde_json::json!({})).ok();
+        assert_eq!(none, Some(RecorderSettings::default()));
+    }
+
+    #[test]
+    fn settings_that_would_break_a_message_are_refused() {
+        for wrong in [
+            serde_json::json!({ "socket": "here" }),
+            serde_json::json!({ "from_uri": "sip:a\r\nX: 1" }),
+            serde_json::json!({ "to_uri": "nobody" }),
+            serde_json::json!({ "headers": "Via: x\r\n" }),
+            serde_json::json!({ "headers": { "X-A": "1\r\nX-B: 2" } }),
+        ] {
+            assert!(given(wrong.clone()).is_err(), "{wrong}");
+        }
+        let unknown = serde_json::json!({ "colour": "red" });
+        assert!(serde_json::from_value::<GivenSettings>(unknown).is_err());
     }
 }

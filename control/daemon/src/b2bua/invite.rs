@@ -78,6 +78,9 @@ impl B2bua {
     }
 
     fn on_invite(&mut self, tx: ServerTx, request: Request, path: Path, now: &Moment) {
+        if self.is_asking(&request) {
+            return self.on_asking_invite(tx, request, path, now);
+        }
         if let Some(route) = self.recorder_route(&request) {
             return self.on_recording_invite(tx, request, path, route, now);
         }

@@ -14,6 +14,7 @@
 mod actions;
 mod alerts;
 mod answer;
+mod asking;
 mod awareness;
 mod bodies;
 mod dialog;
@@ -179,6 +180,7 @@ pub struct B2bua {
     commands: Vec<(u64, Command)>,
     writes: Vec<CatalogWrite>,
     lookups: Vec<Lookup>,
+    replays: Vec<crate::replay::Order>,
     /// Records of the legs, and what hooks are told.
     pub ledger: Ledger,
     draining: bool,
@@ -259,6 +261,7 @@ impl B2bua {
             commands: Vec::new(),
             writes: Vec::new(),
             lookups: Vec::new(),
+            replays: Vec::new(),
             draining: false,
             dataplane_up: false,
             alarms: BTreeSet::new(),
@@ -305,6 +308,11 @@ impl B2bua {
     /// Host names to look up; answer with [`Self::looked_up`].
     pub fn take_lookups(&mut self) -> Vec<Lookup> {
         std::mem::take(&mut self.lookups)
+    }
+
+    /// What replays are told, in order; they answer with [`Self::on_replay`].
+    pub fn take_replays(&mut self) -> Vec<crate::replay::Order> {
+        std::mem::take(&mut self.replays)
     }
 
     /// Whether a message of a source is to be dropped; it is counted. `read` gives the message, and is
@@ -373,6 +381,10 @@ impl B2bua {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 Event::Request { tx, request, path } => self.on_request(tx, request, path, now),
+                Event::Cancel { invite, .. } if self.siprec.owns_server(invite) => {
+                    let (client, mut context) = self.recorders(now);
+                    client.on_cancel(invite, &mut context);
+                }
                 Event::Cancel { invite, cancel } => {
                     self.with_server(invite, now, |b2bua, call| {
                         b2bua.on_cancel(call, invite, &cancel, now)

@@ -1,6 +1,7 @@
 //! The opaque record of a call that the dataplane keeps for us, so that a restarted control goes on
 //! where the last one died.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,8 @@ struct SavedCall {
     sounding: [Sounding; 2],
     #[serde(default, skip_serializing_if = "Transfers::is_empty")]
     transfers: Transfers,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    dismissed: BTreeMap<String, bool>,
 }
 
 impl B2bua {
@@ -84,9 +87,10 @@ impl B2bua {
         if call.recording_session.is_some() {
             return self.save_recording_session(call);
         }
-        let Some(saved) = saved_call(call) else {
+        let Some(mut saved) = saved_call(call) else {
             return;
         };
+        saved.dismissed = self.siprec.dismissed(call.key);
         let Some(record) = pack(VERSION, &saved) else {
             tracing::warn!(call = %call.object.id, "the call's record is too large: it would not survive a restart");
             return;
@@ -158,6 +162,7 @@ impl B2bua {
         self.sources.call_began(source, now.instant);
         call.source = Some(source);
         self.ledger.resume(&call, now);
+        self.siprec.dismiss(key, saved.dismissed);
         self.restore_recordings(&mut call, session.recording, session.phase, now);
         if saved.ending {
             self.resume_ending(&mut call, now);
@@ -293,6 +298,7 @@ fn saved_call(call: &Call) -> Option<SavedCall> {
         awareness: call.awareness.clone(),
         sounding: call.sounding.clone(),
         transfers: Transfers::of(call),
+        dismissed: BTreeMap::new(),
     })
 }
 

@@ -12,8 +12,10 @@ use super::{B2bua, CatalogWrite};
 use crate::api::handle::{ActionError, RecorderOrder, SessionsReply};
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
+use crate::replay::News;
 use crate::siprec::client::{CallView, Chosen, Client, Context, Order, Party, Stage, Stream};
 use crate::siprec::session::Session;
+use crate::unreachable::Undelivered;
 
 impl B2bua {
     /// The client and what it works with.
@@ -25,6 +27,7 @@ impl B2bua {
             events: &self.events,
             commands: &mut self.commands,
             next_request: &mut self.next_request,
+            replays: &mut self.replays,
             lookups: &mut self.lookups,
             now,
         };
@@ -132,6 +135,27 @@ impl B2bua {
         client.on_link_event(event, &mut context)
     }
 
+    /// The network says that a packet was not delivered.
+    pub fn on_undelivered(&mut self, undelivered: Undelivered, now: &Moment) {
+        let (client, mut context) = self.recorders(now);
+        client.on_undelivered(undelivered, &mut context);
+        self.handle_sip_events(now);
+    }
+
+    /// News of what recorders missed and are sent now.
+    pub fn on_replay(&mut self, news: News, now: &Moment) {
+        match news {
+            News::Link(event) => {
+                self.recorder_event(&event, now);
+            }
+            News::Over { session, failed } => {
+                let (client, mut context) = self.recorders(now);
+                client.replay_over(session, failed, &mut context);
+            }
+        }
+        self.handle_sip_events(now);
+    }
+
     /// Calls do what became necessary for their recorders' sake.
     pub(super) fn deliver_orders(&mut self, now: &Moment) {
         // What an order leads to may lead to others.
@@ -165,6 +189,13 @@ impl B2bua {
             }
             // Its parties are told as the call is put back.
             Order::Recorded => {}
+            Order::Gap(gap) => {
+                let recording = call.recordings.iter_mut().rfind(|one| one.is_live());
+                if let Some(recording) = recording {
+                    recording.note_gap(*gap);
+                    self.save(call);
+                }
+            }
             Order::Fact(change) => self.fact_to_live(call, FactKind::CallChange, &*change),
         }
     }

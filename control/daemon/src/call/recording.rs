@@ -43,6 +43,9 @@ pub enum Quiet {
 /// looks it is told within 5 s.
 const QUIET_NS: u64 = 2_900_000_000;
 
+/// Gaps of one recording that are told apart.
+const GAPS_MAX: usize = 64;
+
 /// When each side was heard last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Heard {
@@ -86,6 +89,9 @@ pub struct Recording {
     /// Only one side is to be heard at all: that it is alone is no fault.
     #[serde(default)]
     pub one_channel: bool,
+    /// What SIPREC recorders of the call missed while it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<object::Gap>,
     /// It had ended, and goes on in another recording session of the same call.
     #[serde(default)]
     pub continues: bool,
@@ -122,6 +128,7 @@ impl Recording {
             with_call: false,
             wished_by: None,
             one_channel: false,
+            gaps: Vec::new(),
             continues: false,
             earlier: Vec::new(),
             streams: Vec::new(),
@@ -323,6 +330,19 @@ impl Recording {
             let told = self.object.receipt.take().unwrap_or_default();
             let counted = receipt(&merge(all), self.covered_max_ms);
             self.object.receipt = Some(told.recounted(counted));
+        }
+        if let Some(receipt) = &mut self.object.receipt {
+            receipt.gaps.clone_from(&self.gaps);
+        }
+    }
+
+    /// A recorder has missed something, or has the call again: the gap as it is now.
+    pub fn note_gap(&mut self, gap: object::Gap) {
+        let same = |one: &&mut object::Gap| one.recorder == gap.recorder && one.from == gap.from;
+        if let Some(known) = self.gaps.iter_mut().find(same) {
+            *known = gap;
+        } else if self.gaps.len() < GAPS_MAX {
+            self.gaps.push(gap);
         }
     }
 

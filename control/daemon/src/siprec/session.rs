@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use trunkline_sinks::Timestamp;
+pub use trunkline_sinks::object::Gap;
 
 /// Which end of a recording session we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -79,17 +80,13 @@ pub struct Stream {
     pub withheld: u64,
 }
 
-/// A time in which a call was not recorded by this session though it should have been.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Gap {
+/// A part of a call that is sent to its recorder after the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
     /// Since when.
     pub from: Timestamp,
-    /// Until when; `None` = it lasts.
-    pub to: Option<Timestamp>,
-    /// The server that was lost.
-    pub server: String,
-    /// Why.
-    pub reason: String,
+    /// Until when.
+    pub to: Timestamp,
 }
 
 /// A recording session.
@@ -131,6 +128,9 @@ pub struct Session {
     pub failovers: u32,
     /// What it missed.
     pub gaps: Vec<Gap>,
+    /// What it sends of a call that is over, which another session missed; `None` = it records a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Span>,
     /// Why it failed or is lost, in words.
     pub why: Option<String>,
 }

@@ -106,16 +106,19 @@ impl World {
         self.dataplane.forks.values().next().unwrap()
     }
 
+    /// Carol takes what she is asked to record, or told.
+    pub(super) fn recorder_accepts(&mut self, invite: &Received) {
+        let (taken, now) = (answer(9000, 2, "recvonly"), self.now());
+        self.carol.respond(invite, 200, Some(&taken), now);
+        self.run(50);
+    }
+
     /// An answered call that carol records.
     pub(super) fn recorded(text: &str) -> (Self, String) {
         let mut world = Self::new(text);
         world.establish();
         let invite = world.carol.take_invite().expect("carol is asked to record");
-        let now = world.now();
-        world
-            .carol
-            .respond(&invite, 200, Some(&answer(9000, 2, "recvonly")), now);
-        world.run(50);
+        world.recorder_accepts(&invite);
         assert_eq!(world.only_siprec().state, State::Active);
         (world, bodies(&invite).1)
     }
@@ -198,11 +201,7 @@ fn an_answered_call_is_recorded_by_a_server() {
             .all(|fork| fork.state.is_none())
     );
 
-    let now = world.now();
-    world
-        .carol
-        .respond(&invite, 200, Some(&answer(9000, 2, "recvonly")), now);
-    world.run(50);
+    world.recorder_accepts(&invite);
     assert_eq!(world.carol.acks, 1);
     let fork = world.fork();
     assert!(fork.sends(0, Side::Caller) && fork.sends(0, Side::Callee));
@@ -263,10 +262,7 @@ fn hold_and_resumption_are_told_with_the_streams_that_flow() {
         2,
         "labels ride with their offer"
     );
-    world
-        .carol
-        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
-    world.run(50);
+    world.recorder_accepts(&told);
     let known = Known::default().after(&[&first, &second]);
     assert_eq!((known.sends("alice"), known.receives("alice")), (1, 0));
     assert_eq!((known.sends("bob"), known.receives("bob")), (0, 1));
@@ -362,10 +358,7 @@ fn packets_stop_before_the_recorder_hears_of_a_pause_and_go_on_after_it_has_agre
         "not before carol has agreed"
     );
     assert!(done.try_recv().is_err());
-    world
-        .carol
-        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
-    world.run(50);
+    world.recorder_accepts(&told);
     assert!(world.fork().sends(0, Side::Caller));
     assert_eq!(done.try_recv().unwrap().unwrap()[0].state, State::Active);
 
@@ -456,6 +449,70 @@ fn a_recorder_that_leaves_is_answered_and_followed_by_the_next_with_a_gap() {
 }
 
 #[test]
+fn what_a_recorder_missed_stands_in_the_receipt_of_the_recording_here() {
+    let text = TWO.replace("srs =", "record = true\nsrs =");
+    let (mut world, _) = World::recorded(&text);
+    world.carol.bye(world.now());
+    world.dave.deaf = true;
+    world.run(5_000);
+    world.alice.bye(world.now());
+    world.run(1_000);
+    let receipt = world.written_recording().receipt.unwrap();
+    assert_eq!(receipt.gaps.len(), 1, "{receipt:?}");
+    let gap = &receipt.gaps[0];
+    assert_eq!((gap.recorder.as_str(), gap.to), ("default", None));
+    assert!(gap.server.contains("5071") && gap.reason.contains("BYE"));
+
+    let (mut world, _) = World::recorded(&text);
+    world.carol.bye(world.now());
+    world.run(100);
+    let invite = world.dave.take_invite().unwrap();
+    let taken = answer(9100, 2, "recvonly");
+    world.dave.respond(&invite, 200, Some(&taken), world.now());
+    world.run(50);
+    let gap = world.only_siprec().gaps.remove(0);
+    world.alice.bye(world.now());
+    world.run(1_000);
+    let receipt = world.written_recording().receipt.unwrap();
+    assert_eq!(receipt.gaps, [gap]);
+    assert!(receipt.gaps[0].to.is_some());
+}
+
+#[test]
+fn a_server_whose_media_port_is_closed_for_a_second_is_lost() {
+    use trunkline_control::unreachable::Undelivered;
+    let (mut world, _) = World::recorded(TWO);
+    let local_port = world.fork().media[0].ports[Side::Caller as usize];
+    let remote = world.fork().legs[&(0, Side::Caller)].rtp.unwrap();
+    let tell = |world: &mut World, local_port| {
+        let now = world.moment();
+        let undelivered = Undelivered { local_port, remote };
+        world.b2bua.on_undelivered(undelivered, &now);
+        world.run(300);
+    };
+    // One packet, now and then, or from another port than ours, means nothing.
+    for _ in 0..5 {
+        tell(&mut world, local_port);
+        world.run(6_000);
+    }
+    for _ in 0..10 {
+        tell(&mut world, local_port + 40);
+    }
+    assert!(world.dave.take_invite().is_none());
+    let since = world.moment().utc;
+    for _ in 0..5 {
+        tell(&mut world, local_port);
+    }
+    let invite = world.dave.take_invite().expect("dave takes over");
+    let taken = answer(9100, 2, "recvonly");
+    world.dave.respond(&invite, 200, Some(&taken), world.now());
+    world.run(50);
+    let gap = world.only_siprec().gaps.remove(0);
+    assert!(gap.reason.contains("ICMP"), "{gap:?}");
+    assert_eq!(gap.from, since, "it was gone before that was noticed");
+}
+
+#[test]
 fn a_server_that_failed_is_not_dropped_for_good() {
     let mut world = World::new(ONE);
     world.establish();
@@ -473,13 +530,7 @@ fn a_server_that_failed_is_not_dropped_for_good() {
     );
     let invite = world.until(2_000, |world| world.carol.take_invite());
     let invite = invite.expect("it is tried again");
-    world.carol.respond(
-        &invite,
-        200,
-        Some(&answer(9000, 2, "recvonly")),
-        world.now(),
-    );
-    world.run(50);
+    world.recorder_accepts(&invite);
     assert_eq!(world.only_siprec().state, State::Active);
     assert!(world.events().contains(&"siprec.started"));
 }

@@ -50,10 +50,7 @@ fn reject_calls_nobody_before_the_recorder_has_accepted() {
     assert_eq!(description.matches("a=sendonly").count(), 2);
     let known = Known::default().after(&[&first, &second]);
     assert_eq!((known.sends("alice"), known.sends("bob")), (1, 1));
-    world
-        .carol
-        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
-    world.run(50);
+    world.recorder_accepts(&told);
     assert!(world.fork().sends(0, Side::Caller));
     world.alice.bye(world.now());
     world.run(1_000);
@@ -192,6 +189,28 @@ fn several_recorders_record_one_call_each_by_itself() {
 }
 
 #[test]
+fn without_settings_a_recorder_is_told_what_the_call_and_the_interface_say() {
+    let mut world = World::new(super::siprec::ONE);
+    world.establish();
+    let invite = world.carol.take_invite().unwrap();
+    let header = |name: &str| invite.request.headers.get(name).unwrap().into_owned();
+    let from = header("From");
+    assert!(from.starts_with("<sip:127.0.0.1:5060>;tag="), "{from}");
+    assert_eq!(header("To"), "<sip:rec@127.0.0.1:5071>");
+    assert!(invite.request.headers.get("X-Tenant").is_none());
+    let (description, document) = bodies(&invite);
+    assert!(description.contains("c=IN IP4 127.0.0.1"), "{description}");
+    let mut known = Known::default();
+    let told = known.take(&document);
+    assert!(told.groups.is_empty() && told.sessions[0].group.is_none());
+    assert!(told.sessions[0].extensions.is_empty());
+    let names: Vec<_> = told.participants.iter().map(|one| &one.names[0]).collect();
+    assert!(names[0].aor.starts_with("sip:alice@"), "{names:?}");
+    assert!(names[1].aor.starts_with("sip:bob@"), "{names:?}");
+    assert_eq!(names[0].name.as_deref(), Some("A"));
+}
+
+#[test]
 fn a_restarted_control_goes_on_with_the_recorder() {
     let (mut world, first) = World::recorded(super::siprec::TWO);
     let before = world.only_siprec();
@@ -217,10 +236,7 @@ fn a_restarted_control_goes_on_with_the_recorder() {
     let told = world.carol.take_invite().expect("carol hears of the hold");
     let known = Known::default().after(&[&first, &bodies(&told).1]);
     assert_eq!((known.sends("alice"), known.sends("bob")), (1, 0));
-    world
-        .carol
-        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
-    world.run(50);
+    world.recorder_accepts(&told);
     world.alice.bye(world.now());
     world.run(500);
     assert_eq!(world.carol.byes, 1);
@@ -287,10 +303,7 @@ fn a_challenge_is_answered_by_the_password_of_the_server_which_stays_off_the_wir
     let again = world.carol.take_invite().expect("asked again");
     let credentials = again.request.headers.get("Authorization").unwrap();
     assert!(credentials.contains("username=\"rec\""), "{credentials}");
-    world
-        .carol
-        .respond(&again, 200, Some(&answer(9000, 2, "recvonly")), world.now());
-    world.run(50);
+    world.recorder_accepts(&again);
     assert_eq!(world.only_siprec().state, State::Active);
     assert!(!world.only_siprec().server.contains("s3cret"));
 }
@@ -313,10 +326,7 @@ fn early_media_is_recorded_where_the_recorder_starts_early() {
         .take_invite()
         .expect("carol is asked with the early media");
     assert_eq!(bodies(&told).0.matches("a=sendonly").count(), 2);
-    world
-        .carol
-        .respond(&told, 200, Some(&answer(9000, 2, "recvonly")), world.now());
-    world.run(50);
+    world.recorder_accepts(&told);
     assert!(world.fork().sends(0, Side::Callee));
     // Nobody answers: the recording session ends with the call.
     world.bob.respond(&invite, 486, None, world.now());
@@ -395,13 +405,7 @@ fn a_server_that_was_silent_is_asked_whether_it_is_back_and_used_again() {
     let invite = invite.expect("carol is used again before its rest is over");
     let asked = |request: &Request| request.method == Method::Options;
     assert!(world.carol.requests.iter().any(asked));
-    world.carol.respond(
-        &invite,
-        200,
-        Some(&answer(9000, 2, "recvonly")),
-        world.now(),
-    );
-    world.run(50);
+    world.recorder_accepts(&invite);
     assert_eq!(world.only_siprec().state, State::Active);
 }
 
@@ -471,4 +475,91 @@ fn the_operator_starts_a_recorder_of_his_own_in_mid_call() {
     world.run(50);
     assert_eq!(done.try_recv().unwrap().unwrap()[0].instance, "mine");
     assert!(world.fork().sends(0, Side::Caller));
+}
+
+#[test]
+fn a_restarted_control_asks_no_recorder_that_had_declined_or_was_stopped() {
+    use trunkline_control::api::handle::RecordingAction;
+    let declines = "[[recorder]]\nname = \"main\"\nservers = [\"sip:127.0.0.1:5071\"]\nskip_failover = \"^603\"\n\
+                    [[route]]\nnext = \"sip:127.0.0.1:5070\"\nrecorders = [\"main\"]\n";
+    for stopped in [false, true] {
+        let mut world = World::new(declines);
+        world.establish();
+        let invite = world.carol.take_invite().unwrap();
+        if stopped {
+            world.recorder_accepts(&invite);
+            let call = world.only_call().id;
+            let acted = world.act_on_recorders(&call, RecordingAction::Stop);
+            acted.unwrap();
+        } else {
+            world.carol.respond(&invite, 603, None, world.now());
+        }
+        world.run(500);
+        assert!(world.siprec().is_empty());
+        world.restart_control();
+        world.run(60_000);
+        assert!(world.carol.take_invite().is_none(), "stopped: {stopped}");
+        assert!(world.siprec().is_empty());
+        assert_eq!(world.live_calls().len(), 1);
+    }
+}
+
+#[test]
+fn a_change_of_codec_is_told_and_another_media_gets_lines_of_its_own() {
+    let (mut world, first) = World::recorded(super::siprec::ONE);
+    let pcma = |port: u16| {
+        let text = sdp("127.0.0.1", port);
+        let text = text.replace("RTP/AVP 0 101", "RTP/AVP 8 101");
+        text.replace("a=rtpmap:0 PCMU/8000", "a=rtpmap:8 PCMA/8000")
+    };
+    let renegotiate = |world: &mut World, alice: &str, bob: &str| {
+        let sent = world.alice.reinvite(Some(alice), world.now());
+        world.run(50);
+        let invite = world.bob.take_invite().unwrap();
+        world.bob.respond(&invite, 200, Some(bob), world.now());
+        world.run(50);
+        world.alice.ack(sent, world.now());
+        world.run(50);
+    };
+    renegotiate(&mut world, &pcma(6000), &pcma(7000));
+    let told = world.carol.take_invite().expect("the codec is told");
+    let offer = String::from_utf8_lossy(&told.request.body).into_owned();
+    assert_eq!(offer.matches("RTP/AVP 8 101").count(), 2, "{offer}");
+    assert_eq!(offer.matches("a=rtpmap:8 PCMA/8000").count(), 2, "{offer}");
+    let taken = answer(9000, 2, "recvonly").replace("RTP/AVP 0", "RTP/AVP 8");
+    world.carol.respond(&told, 200, Some(&taken), world.now());
+    world.run(50);
+    assert_eq!(
+        world.only_siprec().streams[0].codec.as_deref(),
+        Some("PCMA")
+    );
+    assert_eq!(world.fork().legs[&(0, Side::Caller)].payloads[0].pt, 8);
+
+    let video = "m=video 6100 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=sendrecv\r\n";
+    let with_video = |text: String| text + video;
+    let (alice, bob) = (with_video(pcma(6000)), with_video(pcma(7000)));
+    renegotiate(&mut world, &alice, &bob);
+    let told = world.carol.take_invite().expect("the video is told");
+    let (offer, second) = bodies(&told);
+    assert_eq!(offer.matches("m=video").count(), 2, "{offer}");
+    assert!(
+        offer.contains("a=label:3") && offer.contains("a=label:4"),
+        "{offer}"
+    );
+    assert!(offer.contains("H264/90000"), "{offer}");
+    let known = Known::default().after(&[&first, &second]);
+    assert_eq!((known.sends("alice"), known.receives("bob")), (2, 2));
+    let lines = "m=video 9100 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=label:3\r\na=recvonly\r\n\
+                 m=video 9102 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=label:4\r\na=recvonly\r\n";
+    let taken = taken + lines;
+    world.carol.respond(&told, 200, Some(&taken), world.now());
+    world.run(50);
+    let fork = world.fork();
+    assert!(fork.sends(1, Side::Caller) && fork.sends(1, Side::Callee));
+    let streams = world.only_siprec().streams;
+    assert_eq!(streams.len(), 4);
+    assert_eq!(
+        (streams[2].media.as_str(), streams[3].codec.as_deref()),
+        ("video", Some("H264"))
+    );
 }

@@ -50,7 +50,7 @@ pub struct Agent {
     pub requests: Vec<Request>,
     name: &'static str,
     tag: String,
-    dialog: Option<Dialog>,
+    pub dialog: Option<Dialog>,
     sent: Vec<Sent>,
     invites: Vec<Received>,
     bye: Option<ClientTx>,

@@ -17,6 +17,7 @@ use trunkline_control::b2bua::{B2bua, CatalogWrite};
 use trunkline_control::clock::Moment;
 use trunkline_control::ledger::Told;
 use trunkline_control::metrics::Metrics;
+use trunkline_control::replay::{Missed, News, Order};
 use trunkline_link::message::{Command, Event, LegUpdate, Side};
 use trunkline_sinks::Timestamp;
 use trunkline_sinks::cdr::Cdr;
@@ -64,6 +65,9 @@ pub struct World {
     recordings: BTreeMap<String, Recording>,
     /// How often a recording that nobody kept was to be discarded.
     pub discards: usize,
+    /// What was to be sent to recorders after calls, and the commands to it.
+    pub replays: Vec<Missed>,
+    pub replayed: Vec<Command>,
 }
 
 pub fn config(text: &str) -> Config {
@@ -133,6 +137,8 @@ impl World {
             calls: BTreeMap::new(),
             recordings: BTreeMap::new(),
             discards: 0,
+            replays: Vec::new(),
+            replayed: Vec::new(),
         };
         world.b2bua.attached();
         world.flush();
@@ -251,6 +257,7 @@ impl World {
                 self.b2bua.on_link_event(event, &now);
             }
         }
+        self.replay(&now);
         while let Some(transmit) = self.b2bua.endpoint.poll_transmit() {
             self.transmit(ours, transmit.remote, &transmit.bytes);
         }
@@ -275,6 +282,36 @@ impl World {
                         .insert(recording.object.id.clone(), recording.object);
                 }
                 CatalogWrite::DiscardUnkept => self.discards += 1,
+            }
+        }
+    }
+
+    /// Does as a replay does: it gives ports and obeys.
+    fn replay(&mut self, now: &Moment) {
+        loop {
+            let orders = self.b2bua.take_replays();
+            if orders.is_empty() {
+                return;
+            }
+            for order in orders {
+                let (request, command) = match order {
+                    Order::Begin(missed) => {
+                        self.replays.push(missed);
+                        continue;
+                    }
+                    Order::Command { request, command } => (request, command),
+                };
+                let event = match &command {
+                    Command::SessionOpen(open) => Event::SessionOpened {
+                        request,
+                        session: open.session,
+                        worker: 0,
+                        ports: vec![[30_000, 30_002]; open.media.len()],
+                    },
+                    _ => Event::Done { request },
+                };
+                self.replayed.push(command);
+                self.b2bua.on_replay(News::Link(event), now);
             }
         }
     }

@@ -40,7 +40,7 @@ pub(super) use persist::is_record;
 pub(super) use union::Ended;
 
 /// What we take in a recording session.
-const ACCEPT: &str = "application/sdp, application/rs-metadata+xml, multipart/mixed";
+pub(super) const ACCEPT: &str = "application/sdp, application/rs-metadata+xml, multipart/mixed";
 /// Methods that we take in it.
 const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE";
 /// Options that a client may require.
@@ -68,7 +68,7 @@ fn unknown_options(request: &Request) -> Vec<String> {
 }
 
 /// Judges an INVITE in the order of RFC 3261 section 8.2.
-fn judge(request: &Request) -> Result<(), Refused> {
+pub(super) fn judge(request: &Request) -> Result<(), Refused> {
     if !matches!(request.uri.scheme(), Scheme::Sip | Scheme::Tel) {
         return Err((416, Vec::new()));
     }

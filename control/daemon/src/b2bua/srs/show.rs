@@ -104,6 +104,7 @@ fn shown(call: &Call, recording: Option<&Recording>) -> Option<Session> {
         revised_at: revised.and_then(|one| Timestamp::parse(&one.at).ok()),
         failovers: 0,
         gaps: Vec::new(),
+        replay: None,
         why: None,
     })
 }

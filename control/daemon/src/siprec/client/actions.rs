@@ -12,7 +12,7 @@ use crate::api::handle::{ActionError, RecordingAction, SessionsReply as Reply};
 use crate::siprec::session::Session;
 
 /// Sessions that the operator may add to one call.
-const SESSIONS_MAX: usize = 8;
+pub(super) const SESSIONS_MAX: usize = 8;
 
 /// Which recorders of a call are meant.
 #[derive(Debug, Clone)]

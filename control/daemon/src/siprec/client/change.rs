@@ -11,8 +11,9 @@ use trunkline_sip::transaction::ClientTx;
 use trunkline_siprec::metadata::{Metadata, write};
 use trunkline_siprec::multipart;
 
+use super::attempt::acknowledge;
 use super::sdp;
-use super::setup::{ACCEPT, ALLOW, acknowledge};
+use super::setup::{ACCEPT, ALLOW};
 use super::state::{Change, Phase, RecordingSession, Step};
 use super::{Client, Context, Use};
 use crate::api::handle::ActionError;

@@ -6,6 +6,7 @@ use trunkline_sip::message::{Method, Request};
 use trunkline_siprec::metadata::{MEDIA_TYPE, Metadata, write};
 
 use super::state::{Phase, RecordingSession, Step};
+use super::view::Stage;
 use super::{Client, Context, END_PATIENCE, Use};
 use crate::b2bua::headers;
 
@@ -24,6 +25,16 @@ impl Client {
             .story
             .update(&session.view, &session.lines, settings);
         session.retry_at = None;
+        let answered = session.last_view.stage == Stage::Answered;
+        if answered && !session.announced && session.view.ended_at.is_some() {
+            let why = "the call was over before a server had it";
+            self.begin_gap(session, session.started_at, why);
+        }
+        if session.invited.is_some() {
+            self.refuse_asking(session, 480, cx);
+            session.phase = Phase::Over;
+            return;
+        }
         self.abandon(session, cx);
         session.phase = Phase::Ending;
         session.end_deadline = Some(cx.now.instant + END_PATIENCE);

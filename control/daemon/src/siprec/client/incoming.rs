@@ -66,7 +66,7 @@ impl Client {
         }
     }
 
-    /// A BYE of the recorder's: another server takes the session over.
+    /// A BYE of the recorder's: another server takes the session over, unless it had opened it itself.
     fn recorder_left(
         &mut self,
         session: &mut RecordingSession,
@@ -81,6 +81,12 @@ impl Client {
             ),
             None => "it sent BYE".to_owned(),
         };
+        if session.by_recorder {
+            // It wanted the recording and wants it no more.
+            self.leave_dialog(session);
+            session.why = Some(why);
+            return self.end(session, cx);
+        }
         self.lost(session, &why, false, cx);
     }
 
@@ -191,7 +197,7 @@ impl Client {
     }
 
     /// An INVITE without an offer: ours is in the 2xx, with all that is to be known.
-    fn offer_to(
+    pub(super) fn offer_to(
         &mut self,
         session: &mut RecordingSession,
         tx: ServerTx,
@@ -245,6 +251,9 @@ impl Client {
         ack: &Request,
         cx: &mut Context<'_>,
     ) {
+        if session.phase == Phase::Asked {
+            return self.asking_acknowledged(session, ack, cx);
+        }
         let Some(asked) = session
             .asked
             .take_if(|one| Some(one.server) == invite || invite.is_none())

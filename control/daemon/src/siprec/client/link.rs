@@ -8,9 +8,12 @@ use super::state::{Batch, Phase, RecordingSession, Step};
 use super::{Client, Context};
 use crate::api::handle::ActionError;
 use trunkline_config::RecorderPause;
+use trunkline_sinks::Timestamp;
 
 /// An answer of the dataplane that has not come by then does not come.
 const LINK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// A replay waits for its recording to be whole first.
+const REPLAY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
 /// RTCP of a recorder that had come and stops for so long tells that it is gone, ns.
 const SILENT_NS: u64 = 30_000_000_000;
 
@@ -100,12 +103,6 @@ impl RecordingSession {
 }
 
 impl Client {
-    pub(super) fn command(command: Command, cx: &mut Context<'_>) {
-        let request = *cx.next_request;
-        *cx.next_request += 1;
-        cx.commands.push((request, command));
-    }
-
     pub(super) fn batch(
         &mut self,
         session: &mut RecordingSession,
@@ -122,12 +119,16 @@ impl Client {
             id,
             open: commands.len(),
             failed: None,
-            deadline: cx.now.instant + LINK_PATIENCE,
+            deadline: cx.now.instant
+                + match session.replay {
+                    None => LINK_PATIENCE,
+                    Some(_) => REPLAY_PATIENCE,
+                },
             then,
         });
         for command in commands {
             self.requests.insert(*cx.next_request, (session.key, id));
-            Self::command(command, cx);
+            session.command(command, cx);
         }
     }
 
@@ -213,6 +214,13 @@ impl Client {
             && session.fork == ForkState::Running
             && session.accepted.iter().any(|line| line.receives);
         if silent && session.phase == Phase::Standing {
+            let silent_ms = cx.now.mono_ns.saturating_sub(session.heard_ns) / 1_000_000;
+            let heard = cx
+                .now
+                .utc
+                .0
+                .saturating_sub(i64::try_from(silent_ms).unwrap_or(0));
+            session.gone_since = Some(Timestamp(heard));
             self.lost(session, "its RTCP has stopped", true, cx);
         }
     }
@@ -223,7 +231,8 @@ impl Client {
             .batches
             .iter()
             .any(|batch| matches!(batch.then, Step::Opened));
-        if asked || session.lines.is_empty() || !session.view.has_ports {
+        let there = !session.media.open.is_empty();
+        if asked || there || session.lines.is_empty() || !session.view.has_ports {
             return;
         }
         session.media.open = session.wanted_media();
@@ -297,7 +306,7 @@ impl Client {
         session.accepted.clear();
         if session.forking {
             for command in session.leg_commands() {
-                Self::command(command, cx);
+                session.command(command, cx);
             }
         }
     }
@@ -306,8 +315,10 @@ impl Client {
         if !session.media.open.is_empty() {
             session.media.open.clear();
             session.forking = false;
-            let session = session.key;
-            Self::command(Command::SessionClose { session }, cx);
+            let close = Command::SessionClose {
+                session: session.key,
+            };
+            session.command(close, cx);
         }
     }
 
@@ -323,11 +334,11 @@ impl Client {
             return self.refused(session, step, reason, cx);
         }
         match step {
-            Step::Opened => {
-                if session.phase == Phase::Opening {
-                    self.next_round(session, cx);
-                }
-            }
+            Step::Opened => match session.phase {
+                Phase::Opening => self.next_round(session, cx),
+                Phase::Asked => self.answer_asking(session, cx),
+                _ => {}
+            },
             Step::Extended => self.tell(session, cx),
             Step::Armed => self.armed(session, cx),
             Step::Changed => self.changed(session, cx),
@@ -358,7 +369,12 @@ impl Client {
         match step {
             Step::Opened => {
                 session.media.open.clear();
-                self.no_server(session, &why, cx);
+                match session.phase {
+                    Phase::Asked => self.asked_in_vain(session, &why, cx),
+                    // Why is told by the replay itself.
+                    _ if session.replay.is_some() => {}
+                    _ => self.no_server(session, &why, cx),
+                }
             }
             Step::Armed => {
                 self.armed(session, cx);
@@ -376,8 +392,11 @@ impl Client {
 
     /// The dataplane died: the sessions stand, and their media is installed anew with the call's.
     pub fn dataplane_died(&mut self, cx: &mut Context<'_>) {
-        self.requests.clear();
-        let keys: Vec<u64> = self.sessions.keys().copied().collect();
+        let sessions = &self.sessions;
+        let is_replay = |key: &u64| sessions.get(key).is_some_and(|one| one.replay.is_some());
+        self.requests.retain(|_, (key, _)| is_replay(key));
+        let mut keys: Vec<u64> = self.sessions.keys().copied().collect();
+        keys.retain(|key| !is_replay(key));
         for key in keys {
             self.with(key, cx, |client, session, cx| {
                 session.forking = false;
@@ -406,7 +425,8 @@ impl Client {
     }
 
     fn reopen(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
-        if session.phase == Phase::Opening {
+        let waits = session.phase == Phase::Opening || session.invited.is_some();
+        if waits && session.media.open.is_empty() {
             return self.open(session, cx);
         }
         if session.media.open.is_empty() || session.phase == Phase::Ending {

@@ -12,14 +12,20 @@
 //! that a recorder does or leaves out touches the call, unless the route says so ([`policy`]).
 
 mod actions;
+mod asked;
+mod attempt;
 mod change;
 mod ending;
 mod health;
 mod incoming;
 mod link;
+mod loss;
+mod offer;
 mod persist;
 mod policy;
+mod replay;
 mod sdp;
+mod servers;
 mod setup;
 mod show;
 mod state;
@@ -42,6 +48,7 @@ use crate::clock::Moment;
 use crate::siprec::session::Session;
 use health::Resting;
 use policy::CallRecorders;
+use replay::Gone;
 use state::{Phase, RecordingSession};
 
 pub use actions::{Act, Chosen};
@@ -70,6 +77,8 @@ pub struct Context<'a> {
     pub commands: &'a mut Vec<(u64, Command)>,
     /// The next number.
     pub next_request: &'a mut u64,
+    /// What replays are told.
+    pub replays: &'a mut Vec<crate::replay::Order>,
     /// Host names to look up, by the session that waits.
     pub lookups: &'a mut Vec<Lookup>,
     /// Now.
@@ -105,6 +114,8 @@ pub struct Client {
     next_act: u64,
     /// Sessions of an earlier control, by their call, until that is there again.
     left: HashMap<u64, Vec<Left>>,
+    /// What recorders missed of calls that are over.
+    replays: VecDeque<Gone>,
     ended: VecDeque<Session>,
 }
 
@@ -133,6 +144,7 @@ impl Client {
         for session in self.of_call(key) {
             self.with(session, cx, |client, session, cx| {
                 session.view = Arc::clone(&view);
+                session.last_view = Arc::clone(&view);
                 client.update(session, cx);
             });
         }
@@ -145,7 +157,9 @@ impl Client {
                 client.end(session, cx);
             });
         }
-        self.calls.remove(&view.key);
+        if let Some(call) = self.calls.remove(&view.key) {
+            self.replay_later(call.gone, cx);
+        }
     }
 
     /// The sessions of a call.
@@ -167,6 +181,7 @@ impl Client {
         let key = session.key;
         if let Some(call) = self.calls.get_mut(&view.key) {
             call.sessions.push(key);
+            call.dismissed.remove(&recorder.name);
         }
         self.sessions.insert(key, session);
         key
@@ -180,7 +195,7 @@ impl Client {
             .story
             .update(&session.view, &session.lines, settings);
         match session.phase {
-            Phase::Opening => self.open(session, cx),
+            Phase::Opening | Phase::Asked => self.open(session, cx),
             Phase::Standing => self.tell(session, cx),
             _ => {}
         }

@@ -42,6 +42,8 @@ struct Saved {
     heard: String,
     origin: OriginState,
     paused: bool,
+    #[serde(default)]
+    by_recorder: bool,
     started_at: Timestamp,
     revision: u32,
     revised_at: Option<Timestamp>,
@@ -79,7 +81,7 @@ impl Left {
 impl Client {
     /// Has the dataplane keep what a restarted control would need.
     pub(super) fn save(&mut self, session: &RecordingSession, cx: &mut Context<'_>) {
-        if session.phase != Phase::Standing {
+        if session.phase != Phase::Standing || session.replay.is_some() {
             return;
         }
         let Some(saved) = saved(session) else { return };
@@ -91,18 +93,15 @@ impl Client {
             session: session.key,
             record,
         };
-        Self::command(command, cx);
+        session.command(command, cx);
     }
 
     /// Goes on with a session that an earlier control left behind, once its call is there again.
     pub fn restore(&mut self, left: Left, view: &CallView, cx: &mut Context<'_>) {
         let Left { saved, session, .. } = left;
         let view = Arc::new(view.clone());
-        let named = view
-            .recorders
-            .list
-            .iter()
-            .find(|one| one.name == saved.recorder);
+        let configured = view.recorders.list.iter().chain(&cx.config.recorders);
+        let named = configured.clone().find(|one| one.name == saved.recorder);
         let target = SipTarget::parse(&saved.server).ok();
         let recorder = named.cloned().unwrap_or_else(|| {
             // It was started by the operator, or is gone from the configuration.
@@ -133,6 +132,7 @@ impl Client {
         restored.story = saved.story;
         restored.lines = saved.lines;
         restored.paused = saved.paused;
+        restored.by_recorder = saved.by_recorder;
         restored.offered = restored.offer(false);
         restored.told = sdp::body(Self::media_address(&restored, cx), &restored.offered);
         restored.heard = saved.heard;
@@ -179,6 +179,7 @@ fn saved(session: &RecordingSession) -> Option<Saved> {
         heard: session.heard.clone(),
         origin: session.origin.clone(),
         paused: session.paused,
+        by_recorder: session.by_recorder,
         started_at: session.started_at,
         revision: session.revision,
         revised_at: session.revised_at,

@@ -1,6 +1,6 @@
 //! When recorders are due, and what becomes of a call whose required recorders fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use trunkline_config::{OnRecordingFailure, Recorder, RecorderStart};
 use trunkline_sinks::object;
 use trunkline_sn3::facts::CallChange;
 
+use super::replay::Gone;
 use super::state::{Phase, RecordingSession};
 use super::view::{CallView, Stage};
 use super::{Client, Context};
@@ -27,6 +28,8 @@ pub enum Order {
     Recorded,
     /// Append a fact to the recording here.
     Fact(Box<CallChange>),
+    /// Note what a recorder misses in the receipt of the recording here.
+    Gap(Box<object::Gap>),
 }
 
 /// What is known of a call's recorders.
@@ -37,17 +40,25 @@ pub(super) struct CallRecorders {
     pub sessions: Vec<u64>,
     /// Names of the recorders that have or had one.
     pub begun: BTreeSet<String>,
-    /// Required recorders that declined or were given up.
-    failed: BTreeSet<String>,
+    /// Recorders that declined, left or were stopped: nobody asks them again by itself. True: it was required
+    /// and never had the call.
+    pub dismissed: BTreeMap<String, bool>,
     /// The callee is not called before the required recorders have accepted.
     gated: bool,
     /// They have, or it does not matter any more.
     passed: bool,
+    /// What its recorders missed and are to get after the call.
+    pub gone: Vec<Gone>,
     /// The call ends then.
     hang_up_at: Option<Instant>,
 }
 
 impl CallRecorders {
+    /// Whether a required recorder declined or was given up.
+    fn has_failed(&self, name: &str) -> bool {
+        self.dismissed.get(name).copied().unwrap_or(false)
+    }
+
     /// When the grace is over.
     pub fn deadline(&self) -> Option<Instant> {
         self.hang_up_at
@@ -55,9 +66,9 @@ impl CallRecorders {
 
     /// A session of the call is over.
     pub fn over(&mut self, session: &RecordingSession) {
-        if session.recorder.required && !session.announced {
-            self.failed.insert(session.recorder.name.clone());
-        }
+        let failed = session.recorder.required && !session.announced;
+        let name = session.recorder.name.clone();
+        *self.dismissed.entry(name).or_default() |= failed;
     }
 }
 
@@ -74,6 +85,22 @@ pub(super) fn is_due(recorder: &Recorder, view: &CallView) -> bool {
 }
 
 impl Client {
+    /// The recorders of a call that nobody asks again by itself, for the call's record.
+    pub fn dismissed(&self, call: u64) -> BTreeMap<String, bool> {
+        let known = self.calls.get(&call);
+        known.map(|one| one.dismissed.clone()).unwrap_or_default()
+    }
+
+    /// Takes over what an earlier control knew of them.
+    pub fn dismiss(&mut self, call: u64, recorders: BTreeMap<String, bool>) {
+        if recorders.is_empty() {
+            return;
+        }
+        let known = self.calls.entry(call).or_default();
+        known.begun.extend(recorders.keys().cloned());
+        known.dismissed = recorders;
+    }
+
     /// Whether the call has to wait for its recorders before it calls anybody. When it is over, an
     /// [`Order`] says so.
     pub fn holds(&mut self, call: u64, cx: &mut Context<'_>) -> bool {
@@ -117,7 +144,7 @@ impl Client {
                     refused = Some(format!("recorder {}: {why}", recorder.name));
                 }
                 Some(_) => accepted = false,
-                None if known.failed.contains(&recorder.name) => {
+                None if known.has_failed(&recorder.name) => {
                     refused = Some(format!("recorder {} declined", recorder.name));
                 }
                 None => accepted = false,
@@ -175,7 +202,7 @@ impl Client {
                 .filter_map(|key| self.sessions.get(key));
             let since = match sessions.find(|one| one.recorder.name == recorder.name) {
                 Some(session) => session.lost_since?,
-                None if known.failed.contains(&recorder.name) => cx.now.instant,
+                None if known.has_failed(&recorder.name) => cx.now.instant,
                 // Stopped by the operator, or not begun.
                 None => return None,
             };
@@ -192,19 +219,5 @@ impl Client {
                 self.orders.push((*call, Order::HangUp(why)));
             }
         }
-    }
-
-    /// A required recorder's loss stands in the recording here too.
-    pub(super) fn tell_gap(&mut self, session: &RecordingSession, why: &str, _cx: &Context<'_>) {
-        let change = CallChange {
-            reason: format!(
-                "siprec gap: recorder {} lost {}: {why}",
-                session.recorder.name,
-                session.server_name()
-            ),
-            ..CallChange::default()
-        };
-        self.orders
-            .push((session.view.key, Order::Fact(Box::new(change))));
     }
 }

@@ -1,5 +1,7 @@
 //! Recording sessions as they are shown and told of.
 
+use std::sync::Arc;
+
 use trunkline_link::message::{ForkState, ForkStream};
 use trunkline_sdp::RecordState;
 use trunkline_sinks::object::{self, CallState};
@@ -19,16 +21,18 @@ impl RecordingSession {
             .iter()
             .any(|line| line.receives && line.rtp.is_some());
         match self.phase {
-            Phase::Opening | Phase::Inviting | Phase::Arming => match self.gaps.last() {
-                Some(gap) if gap.to.is_none() => State::Lost,
-                _ => State::Starting,
-            },
+            Phase::Opening | Phase::Asked | Phase::Inviting | Phase::Arming => {
+                match self.gaps.last() {
+                    Some(gap) if gap.to.is_none() => State::Lost,
+                    _ => State::Starting,
+                }
+            }
             Phase::Standing if self.paused => State::Paused,
             Phase::Standing if self.view.stage < Stage::Early => State::Starting,
             Phase::Standing if takes => State::Active,
             Phase::Standing => State::Inactive,
             Phase::Lost => State::Lost,
-            Phase::Ending | Phase::Over if self.announced => State::Ended,
+            Phase::Ending | Phase::Over if self.has_served() => State::Ended,
             Phase::Ending | Phase::Over => State::Failed,
         }
     }
@@ -40,6 +44,11 @@ impl RecordingSession {
             State::Active | State::Paused => RecordState::Paused,
             _ => RecordState::Off,
         }
+    }
+
+    /// Somebody recorded by it; of a replay, all of it.
+    fn has_served(&self) -> bool {
+        self.announced && (self.replay.is_none() || self.replayed)
     }
 
     /// As the API shows it.
@@ -69,6 +78,7 @@ impl RecordingSession {
             revised_at: self.revised_at,
             failovers: self.failovers,
             gaps: self.gaps.clone(),
+            replay: self.replay,
             why: self.why.clone(),
         }
     }
@@ -142,10 +152,13 @@ impl Client {
     pub(super) fn finish(&mut self, mut session: RecordingSession, cx: &mut Context<'_>) {
         self.release_waiting(&mut session, cx);
         session.ended_at.get_or_insert(cx.now.utc);
-        if let Some(gap) = session.gaps.last_mut() {
-            gap.to.get_or_insert(cx.now.utc);
+        let ended_at = session.view.ended_at.unwrap_or(cx.now.utc);
+        if let Some(gap) = session.open_gap() {
+            gap.to = Some(ended_at);
+            let view = Arc::clone(&session.last_view);
+            session.note_gone(&view);
         }
-        let kind = if session.announced {
+        let kind = if session.has_served() {
             EventKind::SiprecStopped
         } else {
             EventKind::SiprecFailed
@@ -157,6 +170,10 @@ impl Client {
         self.ended.push_back(session.shown());
         let call = session.view.key;
         self.judge(call, cx);
+        self.keep_gone(&mut session, cx);
+        if session.replay.is_some() {
+            self.next_replays(cx);
+        }
     }
 
     pub(super) fn ended_of(&self, call: u64, chosen: &Chosen) -> Vec<Session> {

@@ -14,18 +14,22 @@ use trunkline_sip::transaction::{ClientTx, ServerTx, Transport};
 use trunkline_siprec::metadata::Metadata;
 
 use super::actions::Waiting;
+use super::replay::Gone;
 use super::sdp::{Accepted, Line, Offered};
 use super::story::Story;
 use super::view::CallView;
 use crate::call::Leg;
 use crate::call::media::Media;
-use crate::siprec::session::Gap;
+use crate::clock::Moment;
+use crate::siprec::session::{Gap, Span};
 
 /// Where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// It waits for the call's media to be known, and for ports.
     Opening,
+    /// The recorder opens it itself: its INVITE waits for ports, or our 2xx for its ACK.
+    Asked,
     /// A server is looked up or has our INVITE.
     Inviting,
     /// A server has accepted; the fork is being armed.
@@ -123,6 +127,13 @@ pub(super) struct Asked {
     pub document: Metadata,
 }
 
+/// The INVITE by which a recorder opens a session, not answered yet.
+#[derive(Debug)]
+pub(super) struct Invited {
+    pub tx: ServerTx,
+    pub request: Request,
+}
+
 /// What comes after commands to the dataplane.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -182,6 +193,10 @@ pub(super) struct RecordingSession {
     pub leg: Option<Leg>,
     pub change: Option<Change>,
     pub asked: Option<Asked>,
+    /// The recorder has opened it.
+    pub by_recorder: bool,
+    /// Its INVITE that waits for an answer.
+    pub invited: Option<Invited>,
     /// The recorder's last description.
     pub heard: String,
     /// What it accepts by it.
@@ -223,6 +238,20 @@ pub(super) struct RecordingSession {
     pub revised_at: Option<Timestamp>,
     pub failovers: u32,
     pub gaps: Vec<Gap>,
+    /// Since when its media is not delivered, by what the network says: first, last, how often.
+    pub undelivered: Option<(Moment, Instant, u32)>,
+    /// Since when it is known to have been gone, where that is earlier than it was noticed.
+    pub gone_since: Option<Timestamp>,
+    /// Gaps that are over and are to be sent after the call.
+    pub gone: Vec<Gone>,
+    /// It is a replay of that.
+    pub replay: Option<Span>,
+    /// All of it was sent.
+    pub replayed: bool,
+    /// How often all servers were asked in vain.
+    pub rounds: u32,
+    /// The call before it was over.
+    pub last_view: Arc<CallView>,
     pub why: Option<String>,
     /// A recorder that is required has been lost since.
     pub lost_since: Option<Instant>,

@@ -161,6 +161,12 @@ impl Story {
         self.description.resume_session(&at.to_string());
     }
 
+    /// What is recorded is the time between these two.
+    pub fn recorded(&mut self, from: Timestamp, to: Timestamp) {
+        self.description.resume_session(&from.to_string());
+        self.description.suspend_session(&to.to_string());
+    }
+
     /// The session is recorded no more, though it goes on.
     pub fn suspend(&mut self, at: Timestamp) {
         self.description.suspend_session(&at.to_string());

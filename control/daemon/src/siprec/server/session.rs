@@ -8,7 +8,7 @@ use trunkline_sinks::object;
 use trunkline_sip::message::{Headers, NameAddr, Request};
 use trunkline_sip::transaction::ServerTx;
 use trunkline_siprec::binding::{Bound, Habits, Line, bind};
-use trunkline_siprec::detect::{Sign, Signs, as_server};
+use trunkline_siprec::detect::{Sign, Signs, as_client, as_server};
 use trunkline_siprec::journal::{Journal, Outcome, Revision};
 use trunkline_siprec::metadata::{Dialect, Metadata, Strictness};
 use trunkline_siprec::multipart::{self, Bodies, MultipartError};
@@ -101,31 +101,39 @@ pub fn carried(headers: &Headers, body: &[u8]) -> Result<Carried, MultipartError
 /// By what an INVITE opens a recording session.
 #[must_use]
 pub fn sign_of(request: &Request, has_metadata: bool, trusted: bool) -> Option<Sign> {
-    let texts = |name: &str| -> Vec<String> {
-        request
-            .headers
-            .get_all(name)
-            .map(std::borrow::Cow::into_owned)
-            .collect()
+    with_signs(request, |signs| {
+        let signs = Signs {
+            has_metadata,
+            is_trusted_client: trusted,
+            ..*signs
+        };
+        as_server(&signs, false)
+    })
+}
+
+/// Whether an INVITE is a recorder's, who wants to record a call of ours.
+#[must_use]
+pub fn asks_to_record(request: &Request) -> bool {
+    with_signs(request, as_client)
+}
+
+/// Looks at what the headers of a request tell of recording.
+fn with_signs<T>(request: &Request, judge: impl FnOnce(&Signs<'_>) -> T) -> T {
+    let texts = |names: &[&str]| -> Vec<String> {
+        let all = names.iter().flat_map(|name| request.headers.get_all(name));
+        all.map(std::borrow::Cow::into_owned).collect()
     };
-    let tags: Vec<String> = ["Require", "Supported"]
-        .iter()
-        .flat_map(|name| texts(name))
-        .collect();
-    let (contacts, accepts) = (texts("Contact"), texts("Accept-Contact"));
+    let tags = texts(&["Require", "Supported"]);
+    let (contacts, accepts) = (texts(&["Contact"]), texts(&["Accept-Contact"]));
     fn slices(list: &[String]) -> Vec<&str> {
         list.iter().map(String::as_str).collect()
     }
-    as_server(
-        &Signs {
-            option_tags: &slices(&tags),
-            contacts: &slices(&contacts),
-            accept_contacts: &slices(&accepts),
-            has_metadata,
-            is_trusted_client: trusted,
-        },
-        false,
-    )
+    judge(&Signs {
+        option_tags: &slices(&tags),
+        contacts: &slices(&contacts),
+        accept_contacts: &slices(&accepts),
+        ..Signs::default()
+    })
 }
 
 impl Session {

@@ -1,9 +1,7 @@
 //! Calls recorded to SIPp as a SIPREC server: what the recorder hears of both parties.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use trunkline_tests::api::items;
 use trunkline_tests::appliance::Setup;
@@ -15,10 +13,7 @@ use trunkline_tests::ports::free_port;
 use trunkline_tests::process::eventually;
 use trunkline_tests::scenario::Scenario;
 use trunkline_tests::sipp::{Sipp, SippSetup, Transport};
-use trunkline_tests::{Appliance, installed, is_root, skip};
-
-/// Held by a test of two appliances: two such tests at once would wait for each other's second one.
-static PAIR: Mutex<()> = Mutex::new(());
+use trunkline_tests::{Appliance, installed, skip};
 
 /// An appliance whose calls to bob are recorded here and by these servers.
 fn appliance(bob: u16, servers: &str) -> Appliance {
@@ -53,18 +48,6 @@ fn at(name: &'static str, scenario: Scenario, port: u16) -> SippSetup<'static> {
 
 /// Alice calls bob, both with SIPp: they speak for five seconds. Gives her SIPp and his.
 fn call(appliance: &Appliance, bob_port: u16, alice: &Party, bob: &Party) -> (Sipp, Sipp) {
-    let hanging_up = |calling: Scenario| calling.pause_ms(5000).request("BYE").expect(200);
-    call_ended_by(appliance, bob_port, alice, bob, hanging_up)
-}
-
-/// The same, with what alice does to end it, or waits for.
-fn call_ended_by(
-    appliance: &Appliance,
-    bob_port: u16,
-    alice: &Party,
-    bob: &Party,
-    end: impl FnOnce(Scenario) -> Scenario,
-) -> (Sipp, Sipp) {
     let folder = appliance.folder();
     let answering = Scenario::callee("bob")
         .expect_invite()
@@ -77,8 +60,10 @@ fn call_ended_by(
         .may_get(100)
         .may_get(180)
         .expect(200)
-        .request("ACK");
-    let calling = end(calling);
+        .request("ACK")
+        .pause_ms(5000)
+        .request("BYE")
+        .expect(200);
     let callee = Sipp::start(folder, at("bob", answering, bob_port), None, "bob");
     let calling = at("alice", calling, 0);
     let caller = Sipp::start(folder, calling, Some(appliance.sip_port), "bob");
@@ -290,7 +275,6 @@ fn a_recorder_that_was_away_gets_the_whole_call_afterwards() {
     if !installed("sipp") {
         return skip(test, "needs sipp");
     }
-    let _pair = PAIR.lock().unwrap_or_else(PoisonError::into_inner);
     let (bob_port, recorder_port) = (free_port(), free_port());
     let text = format!(
         "[[recorder]]\nname = \"main\"\nservers = [\"sip:127.0.0.1:{recorder_port}\"]\nreplay = \"after_call\"\n\
@@ -332,60 +316,4 @@ fn a_recorder_that_was_away_gets_the_whole_call_afterwards() {
     assert!(ours == theirs, "what was sent is what was recorded");
     let session = items(&appliance.api.get("/v1/siprec"));
     assert!(session.is_empty(), "{session:?}");
-}
-
-#[test]
-fn a_recorder_that_is_killed_is_noticed_by_its_closed_ports() {
-    let test = "a_recorder_that_is_killed_is_noticed_by_its_closed_ports";
-    if !installed("sipp") || !is_root() {
-        return skip(test, "needs sipp and root");
-    }
-    let _pair = PAIR.lock().unwrap_or_else(PoisonError::into_inner);
-    let (bob_port, first_port, second_port) = (free_port(), free_port(), free_port());
-    let servers =
-        format!("\"sip:127.0.0.1:{first_port}\", \"sip:127.0.0.1:{second_port};transport=tcp\"");
-    let appliance = appliance(bob_port, &servers);
-    let mut first = Appliance::start(&Setup {
-        next: "record".to_owned(),
-        record: "false",
-        sip_port: Some(first_port),
-        ..Setup::to_port(0)
-    });
-    let (left, right) = (Party::start(0, 3), Party::start(0, 4));
-    let staying = recorder(&left, &right)
-        .expect_request("BYE")
-        .respond_in_dialog("200 OK", "");
-    let staying = SippSetup {
-        transport: Transport::Tcp,
-        ..at("two", staying, second_port)
-    };
-    let second = Sipp::start(appliance.folder(), staying, None, "rec");
-    let (alice, bob) = (Party::start(3000, 1), Party::start(3000, 2));
-    let hung_up = |calling: Scenario| {
-        calling
-            .expect_request("BYE")
-            .respond_in_dialog("200 OK", "")
-    };
-    let (caller, callee) = call_ended_by(&appliance, bob_port, &alice, &bob, hung_up);
-    speak(&caller, &callee, &alice, &bob);
-    let sent = |one: &Value| one["streams"][0]["packets"].as_u64() > Some(0);
-    eventually("the first has the call", Duration::from_secs(20), || {
-        sessions(&appliance).into_iter().find(sent)
-    });
-    first.signal(Signal::SIGKILL);
-    let _ = first.wait(Duration::from_secs(5));
-    let session = eventually("another takes over", Duration::from_secs(25), || {
-        let taken = |one: &Value| one["state"] == "active" && one["failovers"] == 1;
-        sessions(&appliance).into_iter().find(taken)
-    });
-    let gap = &session["gaps"][0];
-    let why = gap["reason"].as_str().unwrap_or_default();
-    assert!(why.contains("ICMP"), "{session}");
-    let call = session["call"].as_str().expect("a call");
-    assert_eq!(appliance.api.delete(&format!("/v1/calls/{call}")), 202);
-    for sipp in [caller, callee, second] {
-        sipp.finish();
-    }
-    assert!(left.finish().heard.len() > 20);
-    drop((alice.finish(), bob.finish(), right.finish()));
 }

@@ -85,6 +85,8 @@ pub struct Recorder {
     pub skip_failover: Option<Pattern>,
     /// How it rests.
     pub pause: RecorderPause,
+    /// One recording session carries its calls.
+    pub persistent: bool,
     /// What becomes of what it missed.
     pub replay: Replay,
     /// Names of the audio codecs that are offered to it; empty = the call's.
@@ -144,6 +146,7 @@ impl Recorder {
             answer_timeout_ms: 2000,
             skip_failover: None,
             pause: RecorderPause::Inactive,
+            persistent: false,
             replay: Replay::Off,
             codecs: Vec::new(),
             asks_from: Vec::new(),
@@ -207,6 +210,12 @@ pub(crate) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Recorde
             _ => Err(format!("{word:?} is not one of \"inactive\", \"silence\"")),
         });
         recorder.pause = pause.unwrap_or_default();
+    }
+    if let Some(persistent) = section
+        .take("persistent")
+        .and_then(|item| item.boolean(report))
+    {
+        recorder.persistent = persistent;
     }
     if let Some(text) = section.take("replay").and_then(|item| item.string(report)) {
         let replay = text.map(report, |word| match word {

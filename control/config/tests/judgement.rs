@@ -322,6 +322,7 @@ skip_failover = "4.."
 pause = "silence"
 codecs = ["PCMA"]
 replay = "after_call"
+persistent = true
 asks_from = ["192.0.2.7", "198.51.100.0/24"]
 group = "sales"
 caller = "\"A\" <sip:a@example.com>"
@@ -346,6 +347,7 @@ on_recording_failure = "hangup"
     assert!(main.required && main.start == RecorderStart::Early);
     assert_eq!(main.pause, RecorderPause::Silence);
     assert_eq!(main.replay, Replay::AfterCall);
+    assert!(main.persistent);
     assert!(main.skip_failover.as_ref().unwrap().is_match("486"));
     assert!(main.may_ask("198.51.100.9".parse().unwrap()));
     assert!(!main.may_ask("192.0.2.8".parse().unwrap()));

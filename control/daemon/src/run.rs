@@ -350,6 +350,10 @@ impl Core {
                 info!("ready");
             }
             if let Some(at) = exit_at {
+                if self.b2bua.calls_active() == 0 {
+                    self.b2bua.end_persistent(&now);
+                    self.flush();
+                }
                 if self.b2bua.is_idle() {
                     return self.linger().await;
                 }

@@ -32,6 +32,8 @@ mod siprec;
 mod siprec_asked;
 #[path = "b2bua/siprec_passage.rs"]
 mod siprec_passage;
+#[path = "b2bua/siprec_persistent.rs"]
+mod siprec_persistent;
 #[path = "b2bua/siprec_policy.rs"]
 mod siprec_policy;
 #[path = "b2bua/siprec_replay.rs"]

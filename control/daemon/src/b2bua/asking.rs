@@ -11,8 +11,11 @@ use super::invite::Refused;
 use super::srs::{self, ACCEPT, warning};
 use crate::call::Phase;
 use crate::clock::Moment;
+use crate::siprec::client::Wanted;
 use crate::siprec::server::session::asks_to_record;
 
+/// The user by which a recorder asks for all its calls.
+const ALL: &str = "all";
 /// Seconds after which a recorder may ask again for a call without media.
 const RETRY_AFTER_S: &str = "2";
 
@@ -31,14 +34,11 @@ impl B2bua {
         now: &Moment,
     ) {
         match self.admit_asking(&request, path) {
-            Ok((call, recorder)) => {
+            Ok((wanted, recorder)) => {
                 self.respond(tx, Response::to(&request, 100), now);
-                let Some(view) = self.calls.get(&call).map(|call| self.view(call)) else {
-                    return self.respond_plain(tx, &request, 404, now);
-                };
                 let (client, mut context) = self.recorders(now);
                 let kept = request.clone();
-                if !client.open_asked(view, &recorder, tx, request, path, &mut context) {
+                if !client.open_asked(wanted, &recorder, tx, request, path, &mut context) {
                     self.respond_plain(tx, &kept, 400, now);
                 }
             }
@@ -49,7 +49,11 @@ impl B2bua {
         }
     }
 
-    fn admit_asking(&self, request: &Request, path: Path) -> Result<(u64, Arc<Recorder>), Refused> {
+    fn admit_asking(
+        &self,
+        request: &Request,
+        path: Path,
+    ) -> Result<(Wanted, Arc<Recorder>), Refused> {
         let source = path.source.ip();
         let mut recorders = self.config.recorders.iter();
         let recorder = recorders
@@ -63,20 +67,31 @@ impl B2bua {
         if self.refuses_calls() {
             return Err((503, vec![("Retry-After", super::RETRY_AFTER_S.to_owned())]));
         }
+        let refused = |(status, why): (u16, &str)| (status, vec![warning(why)]);
         let wanted = request.uri.user_decoded().unwrap_or_default();
+        if wanted == ALL {
+            self.siprec.may_carry(recorder).map_err(refused)?;
+            let [_, interface] = self.interfaces(source, source);
+            let interface = interface.unwrap_or_default();
+            return Ok((Wanted::All { interface }, Arc::clone(recorder)));
+        }
         let key = self
             .call_named(&wanted)
             .ok_or_else(|| (404, vec![warning("no such call")]))?;
-        let call = self.calls.get(&key).filter(|call| {
-            let flows = matches!(call.phase, Phase::Answered);
-            flows && !call.negotiation.is_pending()
+        let ready = self.calls.get(&key).filter(|call| {
+            let answered = matches!(call.phase, Phase::Answered);
+            answered && !call.negotiation.is_pending()
         });
-        if call.is_none() {
+        let Some(call) = ready else {
             return Err((480, vec![("Retry-After", RETRY_AFTER_S.to_owned())]));
+        };
+        self.siprec.may_open(key, recorder).map_err(refused)?;
+        let view = Box::new(self.view(call));
+        if view.declined {
+            let why = "a party does not want to be recorded";
+            return Err((403, vec![warning(why)]));
         }
-        let may = self.siprec.may_open(key, recorder);
-        may.map_err(|(status, why)| (status, vec![warning(why)]))?;
-        Ok((key, Arc::clone(recorder)))
+        Ok((Wanted::Call(view), Arc::clone(recorder)))
     }
 
     /// The call of this id, Session-ID, or Call-ID of the caller's leg.

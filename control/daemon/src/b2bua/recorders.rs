@@ -235,6 +235,12 @@ impl B2bua {
         self.deliver_orders(now);
     }
 
+    /// Persistent recording sessions that carry no call end: we exit.
+    pub fn end_persistent(&mut self, now: &Moment) {
+        let (client, mut context) = self.recorders(now);
+        client.end_carriers(&mut context);
+    }
+
     /// Recording sessions that are not over, in either role.
     pub fn siprec_sessions(&self) -> Vec<Session> {
         let mut all = self.siprec.list();

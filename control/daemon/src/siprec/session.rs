@@ -131,6 +131,9 @@ pub struct Session {
     /// What it sends of a call that is over, which another session missed; `None` = it records a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<Span>,
+    /// Id of the persistent session that carries it; that one has no `call`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// Why it failed or is lost, in words.
     pub why: Option<String>,
 }

@@ -105,6 +105,7 @@ fn shown(call: &Call, recording: Option<&Recording>) -> Option<Session> {
         failovers: 0,
         gaps: Vec::new(),
         replay: None,
+        within: None,
         why: None,
     })
 }

@@ -239,7 +239,12 @@ impl Client {
     ) {
         let found = self.chosen(call, chosen);
         let standing = |key: &u64| self.sessions.get(key).is_some_and(RecordingSession::stands);
-        let found: Vec<u64> = found.into_iter().filter(standing).collect();
+        let speaks = |key: u64| self.sessions.get(&key).and_then(|one| one.carrier);
+        let found: Vec<u64> = found
+            .into_iter()
+            .filter(standing)
+            .map(|key| speaks(key).unwrap_or(key))
+            .collect();
         if found.is_empty() {
             let why = "the call has no such standing recording session".to_owned();
             let _ = reply.send(Err(ActionError::WrongState(why)));

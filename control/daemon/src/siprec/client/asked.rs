@@ -21,6 +21,17 @@ use super::{CallView, Client, Context};
 use crate::b2bua::headers;
 use crate::call::Leg;
 
+/// What a recorder asks for.
+pub enum Wanted {
+    /// One call.
+    Call(Box<CallView>),
+    /// All calls that are recorded to it, from now on, in one persistent session.
+    All {
+        /// Interface of the recorder's side.
+        interface: u8,
+    },
+}
+
 impl Client {
     /// Whether a recorder may open a session of this call now; why not, as a status and in words.
     ///
@@ -39,10 +50,10 @@ impl Client {
         Ok(())
     }
 
-    /// A recorder opens a session of a call. False when its INVITE makes no dialog.
+    /// A recorder opens a session. False when its INVITE makes no dialog.
     pub fn open_asked(
         &mut self,
-        view: CallView,
+        wanted: Wanted,
         recorder: &Arc<Recorder>,
         tx: ServerTx,
         request: Request,
@@ -60,16 +71,13 @@ impl Client {
         };
         dialog.mark_contact("+sip.src");
         let server = asking_server(&request, path);
-        let call = view.key;
-        self.follow(view, cx);
-        let Some(known) = self.calls.get_mut(&call) else {
-            return false;
+        let key = match wanted {
+            Wanted::Call(view) => match self.begin_asked(*view, recorder, cx) {
+                Some(key) => key,
+                None => return false,
+            },
+            Wanted::All { interface } => self.new_carrier(interface, recorder, cx),
         };
-        known.begun.insert(recorder.name.clone());
-        let Some(view) = known.view.clone() else {
-            return false;
-        };
-        let key = self.begin(&view, recorder, cx);
         self.dialogs.insert(dialog.id(), key);
         self.with(key, cx, |client, session, cx| {
             session.phase = Phase::Asked;
@@ -87,9 +95,44 @@ impl Client {
             });
             client.own_server(session, tx);
             session.invited = Some(Invited { tx, request });
-            client.update(session, cx);
+            match session.is_carrier() {
+                // It needs no ports of its own.
+                true => client.answer_asking(session, cx),
+                false => client.update(session, cx),
+            }
         });
         true
+    }
+
+    /// The session of one call, which rides on no other.
+    fn begin_asked(
+        &mut self,
+        view: CallView,
+        recorder: &Arc<Recorder>,
+        cx: &mut Context<'_>,
+    ) -> Option<u64> {
+        let call = view.key;
+        self.follow(view, cx);
+        let view = self.calls.get(&call)?.view.clone()?;
+        let session = self.new_session(&view, recorder, cx);
+        let key = session.key;
+        let known = self.calls.get_mut(&call)?;
+        known.begun.insert(recorder.name.clone());
+        known.dismissed.remove(&recorder.name);
+        known.sessions.push(key);
+        self.sessions.insert(key, session);
+        Some(key)
+    }
+
+    /// Whether a recorder may open a session for all its calls.
+    ///
+    /// # Errors
+    /// It has one.
+    pub fn may_carry(&self, recorder: &Recorder) -> Result<(), (u16, &'static str)> {
+        match self.carriers.contains_key(&recorder.name) {
+            true => Err((486, "the recorder has a persistent session")),
+            false => Ok(()),
+        }
     }
 
     /// Ports are there: the recorder's INVITE is answered with our offer.

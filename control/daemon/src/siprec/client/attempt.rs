@@ -123,15 +123,22 @@ impl Client {
         if session.phase != Phase::Arming {
             return;
         }
-        session.phase = Phase::Standing;
-        session.story.accepted(&document);
-        session.revised(cx.now.utc);
-        session.lost_since = None;
-        session.why = None;
-        session.refused = None;
+        self.accepted_by(session, &document, cx);
         if let Some(server) = &session.server {
             self.resting.remove(&server.place());
         }
+        self.has_server(session, cx);
+        self.riders_told(session, cx);
+        self.save(session, cx);
+        self.update(session, cx);
+    }
+
+    /// A server has the session, for the first time or again.
+    pub(super) fn has_server(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
+        session.phase = Phase::Standing;
+        session.lost_since = None;
+        session.why = None;
+        session.refused = None;
         self.end_gap(session, cx.now.utc);
         let kind = if session.announced {
             EventKind::SiprecFailedOver
@@ -141,8 +148,6 @@ impl Client {
         session.announced = true;
         self.publish(kind, session, cx);
         self.answer_waiting(session, &Ok(()), cx);
-        self.save(session, cx);
-        self.update(session, cx);
     }
 
     /// The INVITE came to nothing.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use trunkline_link::message::ForkState;
 use trunkline_sdp::Description;
 use trunkline_sip::dialog::{Dialog, TimerAction};
 use trunkline_sip::message::{Method, Request, Response};
@@ -53,6 +52,11 @@ pub(super) fn body_of(sdp: &str, document: Option<&Metadata>) -> (String, Vec<u8
 impl Client {
     /// Tells the recorder what it does not know. One change at a time: what comes meanwhile follows.
     pub(super) fn tell(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
+        if session.carrier.is_some() {
+            let told = !matches!(session.phase, Phase::Opening | Phase::Over);
+            session.asks_carrier |= told && !self.extend(session, cx);
+            return;
+        }
         if session.phase != Phase::Standing
             || session.change.is_some()
             || session.asked.is_some()
@@ -61,14 +65,12 @@ impl Client {
         {
             return;
         }
-        let offered = session.offer(false);
+        let offered = self.offered_by(session, false);
         let body = sdp::body(Self::media_address(session, cx), &offered);
-        let document = match session.snapshot_due {
-            true => Some(session.story.complete()),
-            false => session.story.news(),
-        };
-        let resumes = session.fork == ForkState::Paused && !session.paused;
+        let document = self.document_of(session, session.snapshot_due);
+        let resumes = self.resumes(session);
         if body == session.told && document.is_none() && !resumes {
+            self.riders_told(session, cx);
             return self.resumed(session, cx);
         }
         let asked = (body.clone(), document.clone());
@@ -249,10 +251,10 @@ impl Client {
         session.told = change.body;
         session.refused = None;
         if let Some(document) = &change.document {
-            session.story.accepted(document);
-            session.revised(cx.now.utc);
+            self.accepted_by(session, document, cx);
             session.snapshot_due = false;
         }
+        self.riders_told(session, cx);
         self.save(session, cx);
         if session.phase == Phase::Standing {
             self.tell(session, cx);

@@ -5,7 +5,7 @@ use trunkline_link::message::Command;
 use trunkline_sip::message::{Method, Request};
 use trunkline_siprec::metadata::{MEDIA_TYPE, Metadata, write};
 
-use super::state::{Phase, RecordingSession, Step};
+use super::state::{Departure, Phase, RecordingSession, Step};
 use super::view::Stage;
 use super::{Client, Context, END_PATIENCE, Use};
 use crate::b2bua::headers;
@@ -48,7 +48,17 @@ impl Client {
 
     /// No packet leaves any more: the recorder is told of the end.
     pub(super) fn stopped(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
-        let document = session.story.news();
+        if let Some(carrier) = session.carrier {
+            let carrier = self.sessions.get(&carrier);
+            if session.announced && carrier.is_some_and(RecordingSession::stands) {
+                session.departs = Departure::Wanted;
+                session.asks_carrier = true;
+            } else {
+                session.phase = Phase::Over;
+            }
+            return;
+        }
+        let document = self.document_of(session, false);
         let bye = session.dialog().and_then(|dialog| {
             let bye = dialog.request(Method::Bye).ok();
             dialog.terminate();

@@ -134,7 +134,7 @@ impl Client {
         sdp: &[u8],
         cx: &mut Context<'_>,
     ) {
-        let offered = session.offer(false);
+        let offered = self.offered_by(session, false);
         let refusal = match Description::parse(sdp) {
             // A recorder adds no streams (RFC 7866 section 7.2).
             Ok(offer) if offer.media.len() > offered.len() => Some(488),
@@ -204,11 +204,11 @@ impl Client {
         request: &Request,
         cx: &mut Context<'_>,
     ) {
-        let offered = session.offer(false);
+        let offered = self.offered_by(session, false);
         let address = Self::media_address(session, cx);
         let body = sdp::body(address, &offered);
         let text = session.origin.describe(address, &body);
-        let document = session.story.complete();
+        let document = self.document_of(session, true).unwrap_or_default();
         let (kind, bytes) = body_of(&text, Some(&document));
         session.asked = Some(Asked {
             server: tx,
@@ -266,10 +266,10 @@ impl Client {
             session.offered = asked.offered;
             session.hear(&answer);
             session.told = asked.body;
-            session.story.accepted(&asked.document);
-            session.revised(cx.now.utc);
+            self.accepted_by(session, &asked.document, cx);
             session.snapshot_due = false;
             self.arm(session, Step::Nothing, cx);
+            self.riders_told(session, cx);
         }
         self.save(session, cx);
         self.tell(session, cx);

@@ -49,12 +49,12 @@ impl RecordingSession {
 
     /// Where what each side says is to go, as the recorder described it.
     pub(super) fn leg_commands(&mut self) -> Vec<Command> {
-        let signalling = self.leg.as_ref().map(|leg| leg.remote.ip());
+        let signalling = self.leg.as_ref().map(|leg| leg.remote.ip()).or(self.peer);
         let lines = self.lines.clone();
         let mut commands = Vec::new();
         for (index, line) in lines.iter().enumerate() {
             let sends = self.offered.get(index).is_some_and(|offered| offered.sends);
-            let accepted = self.accepted.get(index).filter(|_| self.leg.is_some());
+            let accepted = self.accepted.get(index).filter(|_| signalling.is_some());
             let mut flags = 0;
             if sends && accepted.is_some_and(|accepted| accepted.receives) {
                 flags |= leg_flags::MAY_SEND;
@@ -79,7 +79,7 @@ impl RecordingSession {
     }
 
     /// Forks the call's media, in the state that is wanted, to where the recorder said.
-    fn fork_commands(&mut self) -> Vec<Command> {
+    pub(super) fn fork_commands(&mut self) -> Vec<Command> {
         let (session, target) = (self.view.key, self.key);
         let mut commands = Vec::new();
         if !self.forking {
@@ -277,7 +277,10 @@ impl Client {
 
     /// Arms the fork as the recorder's description says.
     pub(super) fn arm(&mut self, session: &mut RecordingSession, then: Step, cx: &mut Context<'_>) {
-        let commands = session.fork_commands();
+        let commands = match session.is_carrier() {
+            true => self.riders_fork(session),
+            false => session.fork_commands(),
+        };
         self.batch(session, commands, then, cx);
     }
 
@@ -304,6 +307,7 @@ impl Client {
     /// Nothing more goes to the recorder that had the session.
     pub(super) fn disarm(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
         session.accepted.clear();
+        self.riders_disarm(session, cx);
         if session.forking {
             for command in session.leg_commands() {
                 session.command(command, cx);

@@ -61,6 +61,10 @@ impl Client {
         cx: &mut Context<'_>,
     ) {
         match session.phase {
+            Phase::Standing if session.carrier.is_some() => {
+                session.server_gone = Some(why.to_owned());
+                return;
+            }
             Phase::Standing | Phase::Arming => {}
             Phase::Ending => {
                 session.phase = Phase::Over;
@@ -76,6 +80,7 @@ impl Client {
         if bye {
             self.send_stray_bye(session, cx);
         }
+        self.riders_lost(session, why, cx);
         self.leave_dialog(session);
         session.change = None;
         session.asked = None;

@@ -14,6 +14,7 @@
 mod actions;
 mod asked;
 mod attempt;
+mod carrier;
 mod change;
 mod ending;
 mod health;
@@ -52,6 +53,7 @@ use replay::Gone;
 use state::{Phase, RecordingSession};
 
 pub use actions::{Act, Chosen};
+pub use asked::Wanted;
 pub use persist::Left;
 pub use policy::Order;
 pub use view::{CallView, Party, Stage, Stream};
@@ -112,6 +114,8 @@ pub struct Client {
     orders: Vec<(u64, Order)>,
     acts: HashMap<u64, Act>,
     next_act: u64,
+    /// Persistent sessions, by their recorder.
+    carriers: HashMap<String, u64>,
     /// Sessions of an earlier control, by their call, until that is there again.
     left: HashMap<u64, Vec<Left>>,
     /// What recorders missed of calls that are over.
@@ -177,8 +181,13 @@ impl Client {
         recorder: &Arc<Recorder>,
         cx: &mut Context<'_>,
     ) -> u64 {
-        let session = self.new_session(view, recorder, cx);
+        let carrier = self.carrier_for(view, recorder, cx);
+        let mut session = self.new_session(view, recorder, cx);
         let key = session.key;
+        session.carrier = carrier;
+        if let Some(carrier) = carrier.and_then(|carrier| self.sessions.get_mut(&carrier)) {
+            carrier.riders.push(key);
+        }
         if let Some(call) = self.calls.get_mut(&view.key) {
             call.sessions.push(key);
             call.dismissed.remove(&recorder.name);
@@ -190,6 +199,7 @@ impl Client {
     /// The session takes in how the call is.
     fn update(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
         session.lines_from_view();
+        self.seat_lines(session);
         let settings = &session.recorder.settings;
         session
             .story
@@ -233,8 +243,14 @@ impl Client {
         if std::mem::replace(&mut session.recorded, recorded) != recorded {
             self.orders.push((call, Order::Recorded));
         }
+        let asks = std::mem::take(&mut session.asks_carrier);
+        let gone = session.server_gone.take();
+        let carrier = session.carrier.filter(|_| asks || gone.is_some());
         self.sessions.insert(session.key, session);
         self.judge(call, cx);
+        if let Some(carrier) = carrier {
+            self.ask_carrier(carrier, gone, cx);
+        }
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -449,6 +465,11 @@ impl Client {
             self.servers.remove(tx);
         }
         self.leave_dialog(&mut session);
+        self.riders_stranded(&session, cx);
+        let carrier = session.carrier.and_then(|key| self.sessions.get_mut(&key));
+        if let Some(carrier) = carrier {
+            carrier.vacate(session.key);
+        }
         self.requests.retain(|_, (key, _)| *key != session.key);
         self.close(&mut session, cx);
         if let Some(call) = self.calls.get_mut(&session.view.key) {

@@ -8,14 +8,18 @@ impl RecordingSession {
     /// m-lines for all that the call's sides send as RTP; those that are there stay.
     pub(super) fn lines_from_view(&mut self) {
         for stream in &self.view.streams {
-            let line = Line {
-                media: stream.media,
-                side: stream.side as u8,
-                kind: stream.kind.clone(),
-            };
+            let side = stream.side as u8;
             let wanted = matches!(stream.kind.as_str(), "audio" | "video");
-            if wanted && !self.lines.contains(&line) {
-                self.lines.push(line);
+            let known = self.lines.iter().any(|one| {
+                one.media == stream.media && one.side == side && one.kind == stream.kind
+            });
+            if wanted && !known {
+                self.lines.push(Line {
+                    media: stream.media,
+                    side,
+                    kind: stream.kind.clone(),
+                    place: self.lines.len(),
+                });
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::packing::{pack, unpack};
 use crate::siprec::session::Gap;
 
 /// Version of the record's layout; the high bits tell it from a call's and from a server's.
-const VERSION: u8 = 0xC1;
+const VERSION: u8 = 0xC2;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -81,7 +81,8 @@ impl Left {
 impl Client {
     /// Has the dataplane keep what a restarted control would need.
     pub(super) fn save(&mut self, session: &RecordingSession, cx: &mut Context<'_>) {
-        if session.phase != Phase::Standing || session.replay.is_some() {
+        let alone = session.carrier.is_none() && !session.is_carrier();
+        if session.phase != Phase::Standing || session.replay.is_some() || !alone {
             return;
         }
         let Some(saved) = saved(session) else { return };

@@ -40,7 +40,8 @@ pub(super) struct Gone {
 impl RecordingSession {
     /// Notes the gap that has just ended, where the recorder is to get it later.
     pub(super) fn note_gone(&mut self, view: &Arc<CallView>) {
-        if self.recorder.replay != Replay::AfterCall || self.replay.is_some() {
+        let is_of_call = self.replay.is_none() && !self.is_carrier();
+        if self.recorder.replay != Replay::AfterCall || !is_of_call {
             return;
         }
         let Some((from, to)) = self.gaps.last().and_then(|gap| Some((gap.from, gap.to?))) else {

@@ -17,6 +17,8 @@ pub struct Line {
     pub side: u8,
     /// `audio` or `video`.
     pub kind: String,
+    /// Its place among the m-lines of the description.
+    pub place: usize,
 }
 
 impl Line {

@@ -54,6 +54,10 @@ impl Server {
 impl Client {
     /// All servers are to be tried, in order.
     pub(super) fn next_round(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
+        if session.carrier.is_some() {
+            session.phase = Phase::Inviting;
+            return self.tell(session, cx);
+        }
         session.round = session
             .recorder
             .servers
@@ -154,6 +158,7 @@ impl Client {
         session.why = Some(why.to_owned());
         session.lost_since.get_or_insert(cx.now.instant);
         self.begin_gap(session, session.started_at, why);
+        self.riders_failed(session, why, cx);
         let rests = session.recorder.servers.iter().filter_map(|server| {
             let resting = self.resting.get(&Server::of(server)?.place())?;
             Some(resting.until)

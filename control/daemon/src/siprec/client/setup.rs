@@ -14,7 +14,7 @@ use trunkline_siprec::metadata::write;
 use trunkline_siprec::multipart;
 
 use super::sdp;
-use super::state::{Attempt, Phase, RecordingSession, Server};
+use super::state::{Attempt, Departure, Phase, RecordingSession, Server};
 use super::story::Story;
 use super::view::CallView;
 use super::{Client, Context, Use};
@@ -86,6 +86,16 @@ impl Client {
             revised_at: None,
             failovers: 0,
             gaps: Vec::new(),
+            slots: None,
+            riders: Vec::new(),
+            carrier: None,
+            host: None,
+            seated: 0,
+            peer: None,
+            telling: None,
+            departs: Departure::No,
+            asks_carrier: false,
+            server_gone: None,
             undelivered: None,
             gone_since: None,
             gone: Vec::new(),
@@ -129,12 +139,9 @@ impl Client {
         let remote = server.address.ok_or("no address")?;
         let (flow, local) = Self::local_to(session, &server, remote, cx)
             .ok_or("nothing listens for its transport")?;
-        let offered = session.offer(reduced);
-        if session.open_gap().is_some() {
-            // Another recording session takes the call up, from now on.
-            session.story.resume(cx.now.utc);
-        }
-        let document = session.story.complete();
+        let offered = self.offered_by(session, reduced);
+        self.begin_anew(session, cx);
+        let document = self.document_of(session, true).unwrap_or_default();
         let address = Self::media_address(session, cx);
         let body = sdp::body(address, &offered);
         let mut origin = OriginState::new(rand::random());

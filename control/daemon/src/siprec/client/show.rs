@@ -59,6 +59,9 @@ impl RecordingSession {
             .as_ref()
             .and_then(|attempt| attempt.request.headers.call_id().ok());
         let sip_call_id = dialog.map(|dialog| dialog.call_id().to_owned());
+        let host = self.host.as_ref();
+        let sip_call_id = sip_call_id.or(host.map(|host| host.sip_call_id.clone()));
+        let of_call = |text: &String| (!self.is_carrier()).then(|| text.clone());
         Session {
             id: self.id.clone(),
             role: Role::Client,
@@ -66,11 +69,11 @@ impl RecordingSession {
             instance: self.recorder.name.clone(),
             server: self.server_name(),
             peer: None,
-            call: Some(self.view.id.clone()),
-            call_sip_call_id: Some(self.view.sip_call_id.clone()),
+            call: of_call(&self.view.id),
+            call_sip_call_id: of_call(&self.view.sip_call_id),
             recording: self.view.recording.clone(),
             sip_call_id: sip_call_id.or(invited).unwrap_or_default(),
-            session_id: Some(session_id(&self.view.id).to_string()),
+            session_id: of_call(&session_id(&self.view.id).to_string()),
             started_at: self.started_at,
             ended_at: self.ended_at,
             streams: self.shown_streams(),
@@ -79,6 +82,7 @@ impl RecordingSession {
             failovers: self.failovers,
             gaps: self.gaps.clone(),
             replay: self.replay,
+            within: host.map(|host| host.id.clone()),
             why: self.why.clone(),
         }
     }
@@ -91,7 +95,7 @@ impl RecordingSession {
                 let counted = self.streams.iter().chain(&self.streams_before).filter(of);
                 let sum = |count: fn(&ForkStream) -> u64| counted.clone().map(count).sum();
                 Stream {
-                    label: label(index),
+                    label: label(line.place),
                     media: line.kind.clone(),
                     participant: self.story.speaker(index),
                     codec: self.accepted.get(index).and_then(|one| one.codec.clone()),

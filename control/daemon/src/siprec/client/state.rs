@@ -134,6 +134,41 @@ pub(super) struct Invited {
     pub request: Request,
 }
 
+/// An m-line of a persistent session, and the session that is heard on it.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    /// `audio` or `video`.
+    pub kind: String,
+    pub rider: Option<u64>,
+}
+
+impl Slot {
+    /// One on which nobody is heard.
+    pub fn free(kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            rider: None,
+        }
+    }
+}
+
+/// Whether a session leaves the persistent one that carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    No,
+    /// Its packets have stopped: the recorder is to be told.
+    Wanted,
+    /// The recorder is being told.
+    Told,
+}
+
+/// The persistent session that carries one.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub id: String,
+    pub sip_call_id: String,
+}
+
 /// What comes after commands to the dataplane.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -238,6 +273,25 @@ pub(super) struct RecordingSession {
     pub revised_at: Option<Timestamp>,
     pub failovers: u32,
     pub gaps: Vec<Gap>,
+    /// m-lines of a persistent session; `None` = it is one of a call.
+    pub slots: Option<Vec<Slot>>,
+    /// The sessions that a persistent one carries, in the order in which they came.
+    pub riders: Vec<u64>,
+    /// The persistent session that carries it.
+    pub carrier: Option<u64>,
+    /// See `carrier`.
+    pub host: Option<Host>,
+    /// Of its m-lines those that have a place among the carrier's.
+    pub seated: usize,
+    /// The recorder's address, while the carrier stands.
+    pub peer: Option<std::net::IpAddr>,
+    /// What the carrier tells of it.
+    pub telling: Option<Metadata>,
+    pub departs: Departure,
+    /// The carrier has something to tell.
+    pub asks_carrier: bool,
+    /// The carrier's server is gone, and why.
+    pub server_gone: Option<String>,
     /// Since when its media is not delivered, by what the network says: first, last, how often.
     pub undelivered: Option<(Moment, Instant, u32)>,
     /// Since when it is known to have been gone, where that is earlier than it was noticed.
@@ -287,6 +341,12 @@ impl RecordingSession {
     /// Nothing more comes of it.
     pub fn is_over(&self) -> bool {
         self.phase == Phase::Over
+    }
+
+    /// It is one that the carrier tells of: it has its ports and m-lines.
+    pub fn is_told_of(&self) -> bool {
+        let there = !self.lines.is_empty() && !self.media.open.is_empty();
+        there && !matches!(self.phase, Phase::Opening | Phase::Over)
     }
 
     /// A server has it.

@@ -134,7 +134,7 @@ impl Story {
     /// A party joins with the m-lines of its side, or gets another m-line.
     fn introduce(&mut self, index: usize, side: Side, lines: &[Line], from: Timestamp) {
         let id = derived(self.call, Kind::Party, index);
-        for (line, _) in lines
+        for (line, at) in lines
             .iter()
             .enumerate()
             .filter(|(_, one)| one.side() == side)
@@ -146,12 +146,12 @@ impl Story {
             told.lines.push(line);
             let stream = derived(self.call, Kind::Stream, line);
             if told.joined {
-                self.description.add_stream(id, stream, &label(line));
+                self.description.add_stream(id, stream, &label(at.place));
             } else {
                 told.joined = true;
                 let from = from.to_string();
                 self.description
-                    .join(id, Vec::new(), stream, &label(line), &from);
+                    .join(id, Vec::new(), stream, &label(at.place), &from);
             }
         }
     }

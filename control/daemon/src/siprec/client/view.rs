@@ -53,6 +53,32 @@ pub struct Stream {
     pub direction: Media,
 }
 
+impl CallView {
+    /// No call: what a recording session stands for that carries none.
+    pub(super) fn of_nobody(interface: u8, now: Timestamp) -> Self {
+        Self {
+            key: 0,
+            id: String::new(),
+            sip_call_id: String::new(),
+            session_id: None,
+            recording: None,
+            started_at: now,
+            ended_at: None,
+            reason: None,
+            stage: Stage::Answered,
+            settled: true,
+            emergency: false,
+            captured: false,
+            declined: false,
+            interface,
+            has_ports: true,
+            parties: Vec::new(),
+            streams: Vec::new(),
+            recorders: Arc::default(),
+        }
+    }
+}
+
 /// A call.
 #[derive(Debug, Clone)]
 pub struct CallView {

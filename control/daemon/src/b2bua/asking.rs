@@ -99,13 +99,13 @@ impl B2bua {
         if let Some(key) = self.ids.get(name) {
             return Some(*key);
         }
-        let named = |call: &&Box<crate::call::Call>| {
+        let found = self.calls.values().find(|call| {
             let object = &call.object;
             let session = object.session_id.as_deref();
             call.is_shown()
                 && (object.sip_call_id == name
                     || session.is_some_and(|one| one.eq_ignore_ascii_case(name)))
-        };
-        self.calls.values().find(named).map(|call| call.key)
+        });
+        found.map(|call| call.key)
     }
 }

@@ -215,10 +215,9 @@ impl Player {
             }
             if due.is_some_and(|due| due <= now)
                 && let Some(frame) = frames.next()
+                && let Some(line) = self.lines.iter_mut().find(|line| line.carries(&frame))
             {
-                if let Some(line) = self.lines.iter_mut().find(|line| line.carries(&frame)) {
-                    line.send(&frame);
-                }
+                line.send(&frame);
             }
             if now.duration_since(told) >= TELL {
                 told = now;

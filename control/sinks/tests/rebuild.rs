@@ -333,7 +333,7 @@ fn what_a_power_cut_took_of_the_catalog_comes_back_from_segments() {
     for script in &scripts[..3] {
         let call = place.catalog.call(&script.call_id).unwrap().unwrap();
         assert!(call.state.is_final());
-        assert_eq!(call.recordings, [script.recording_id.clone()]);
+        assert_eq!(call.recordings, std::slice::from_ref(&script.recording_id));
     }
     let waiting: i64 = connection
         .query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))

@@ -29,7 +29,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("systemd-analyze", "systemd"),
     ("rtpengine", "rtpengine-daemon"),
     ("ethtool", "ethtool"),
-    ("kamailio", "kamailio"),
     ("valgrind", "valgrind"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -172,13 +172,20 @@ impl Appliance {
         })
     }
 
-    /// Kills a child with SIGKILL and waits until another one runs.
+    /// Kills a child with SIGKILL and waits until another one runs; how long the kernel took to end the first.
     ///
     /// # Panics
     /// None does.
-    pub fn kill_child(&self, program: &str) {
+    pub fn kill_child(&self, program: &str) -> Duration {
         let old = self.child(program);
+        let killed = Instant::now();
         crate::process::send_signal(old, Signal::SIGKILL);
+        eventually(
+            &format!("{program} has ended"),
+            Duration::from_secs(30),
+            || (!exists(old)).then_some(()),
+        );
+        let dying = killed.elapsed();
         eventually(
             &format!("another {program} runs"),
             Duration::from_secs(5),
@@ -188,6 +195,7 @@ impl Appliance {
                     .find(|pid| *pid != old)
             },
         );
+        dying
     }
 
     /// Sends a signal to `trunkline up` itself.

@@ -79,6 +79,9 @@ impl B2bua {
             recording.object.state = RecordingState::Failed;
             recording.object.ended_at = Some(now.utc);
             recording.object.verdict = Some(object::Verdict::Partial);
+            let closed = recording.clone();
+            // Who waits for its end does not wait in vain.
+            self.recording_session_closed(call, closed, now);
             self.publish_recording(EventKind::RecordingFailed, call, number, now);
             self.alert_missing(call, number, now);
             if let Some(reply) = reply {

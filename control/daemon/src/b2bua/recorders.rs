@@ -7,9 +7,10 @@ use trunkline_sip::dialog::DialogId;
 use trunkline_sip::message::{NameAddr, Request, Response};
 use trunkline_sip::transaction::{ClientTx, Path, ServerTx};
 
-use super::awareness::declines;
+use super::awareness::{declines, rests};
 use super::{B2bua, CatalogWrite};
 use crate::api::handle::{ActionError, RecorderOrder, SessionsReply};
+use crate::call::recording::Phase as Capture;
 use crate::call::{Call, Phase};
 use crate::clock::Moment;
 use crate::replay::News;
@@ -79,6 +80,8 @@ impl B2bua {
             emergency,
             captured: recording.is_some(),
             declined: declines(call),
+            rests: rests(call),
+            capture_rests: recording.is_some_and(|one| one.phase == Capture::Paused),
             interface: call.media.interface[Side::Callee as usize],
             has_ports: call.media.port(0, Side::Caller) != 0,
             parties: parties(call),

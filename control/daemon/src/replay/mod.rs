@@ -95,7 +95,13 @@ impl Replayer {
             Ok(_) => {
                 self.running.insert(session, orders);
             }
-            Err(error) => tracing::warn!(%error, "no thread for a replay to a recorder"),
+            Err(error) => {
+                tracing::warn!(%error, "no thread for a replay to a recorder");
+                let failed = Some(error.to_string());
+                if self.news.try_send(News::Over { session, failed }).is_err() {
+                    tracing::warn!(session, "a replay's end is lost");
+                }
+            }
         }
     }
 

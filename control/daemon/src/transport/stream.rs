@@ -156,7 +156,9 @@ impl Table {
             return true;
         }
         let used = |(flow, one): (&FlowId, &Connection)| (one.state.used(), *flow);
-        let Some((used, flow)) = self.by_flow.iter().map(used).min() else {
+        // Who waits for an answer of ours keeps its connection.
+        let free = |(_, one): &(&FlowId, &Connection)| one.state.owed.load(Relaxed) == 0;
+        let Some((used, flow)) = self.by_flow.iter().filter(free).map(used).min() else {
             return false;
         };
         if now.duration_since(used) < IDLE_MIN {

@@ -235,6 +235,21 @@ fn recorders_elsewhere_follow_wishes_too() {
 }
 
 #[test]
+fn a_recorder_that_begins_while_recording_rests_begins_so() {
+    let text = format!("{ONE}recordpref = \"honour\"\n");
+    let (mut world, _) = with_wish(&text, "pause");
+    world.run(500);
+    let invite = world.carol.take_invite().expect("carol is asked to record");
+    let offer = String::from_utf8_lossy(&invite.request.body).into_owned();
+    assert!(offer.contains("a=inactive"), "{offer}");
+    assert!(!offer.contains("a=sendonly"), "{offer}");
+    let rests = answer(9000, 2, "inactive");
+    world.carol.respond(&invite, 200, Some(&rests), world.now());
+    world.run(200);
+    assert_eq!(world.only_siprec().state, State::Paused);
+}
+
+#[test]
 fn wishes_outlive_a_restart() {
     let (mut world, _) = with_wish(HONOURS, "off");
     world.restart_control();

@@ -88,12 +88,13 @@ fn insert(
     finish: bool,
     body: &str,
 ) -> Result<(), CatalogError> {
-    // A recording that ended, went on in another recording session and ends again is finished anew.
+    // A recording that ended, went on in another recording session and ends again is finished anew: under
+    // another id, so that what is said of the delivery before is not taken for it.
     let mut statement = transaction.prepare_cached(
         "INSERT INTO outbox (sink, subject, call_id, finish, since_ms, state, body)
          VALUES (?1, ?2, ?3, ?4, ?5, 'waiting', ?6)
-         ON CONFLICT (sink, subject) DO UPDATE SET state = 'waiting', since_ms = excluded.since_ms,
-         attempts = 0, due_ms = 0, outcome = NULL WHERE finish = 1",
+         ON CONFLICT (sink, subject) DO UPDATE SET id = (SELECT max(id) + 1 FROM outbox),
+         state = 'waiting', since_ms = excluded.since_ms, attempts = 0, due_ms = 0, outcome = NULL WHERE finish = 1",
     )?;
     for sink in sinks {
         let now = Timestamp::now().0;

@@ -62,10 +62,14 @@ impl<'a> Making<'a> {
     }
 
     /// The lengths of the files that a description found at the place is about, by name without folder;
-    /// `None` when it is not this recording's.
+    /// `None` when it is not this recording's, as it is now.
     pub(super) fn described(&self, description: &[u8]) -> Option<Vec<(String, u64)>> {
         let found: Value = serde_json::from_slice(description).ok()?;
-        let own = found["recording"]["id"] == self.entry.stored.recording.id.as_str();
+        let recording = &self.entry.stored.recording;
+        // One that has gone on since is another thing than what lies there.
+        let ended_at = serde_json::to_value(recording.ended_at).ok()?;
+        let own = found["recording"]["id"] == recording.id.as_str()
+            && found["recording"]["ended_at"] == ended_at;
         let file =
             |file: &Value| Some((file["name"].as_str()?.to_owned(), file["bytes"].as_u64()?));
         let files = found["files"].as_array().filter(|_| own)?;

@@ -3,8 +3,10 @@
 use crate::place::{Place, files, sinks, wait_for};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use trunkline_sinks::Timestamp;
 use trunkline_sinks::catalog::DeliveryState;
 use trunkline_sinks::library::{wav_plan, write_wav_of};
+use trunkline_sinks::object::RecordingState;
 use trunkline_sn3::{Capture, Keys};
 
 fn directory(place: &Place, more: &str) -> String {
@@ -181,6 +183,35 @@ fn after_the_loss_of_a_catalog_only_what_is_missing_is_made_again() {
     );
     let wav = std::fs::read(name(&place, 1, "wav")).unwrap();
     assert!(wav.starts_with(b"RIFF"), "made again");
+}
+
+#[test]
+fn a_recording_that_went_on_is_delivered_anew() {
+    let mut place = Place::new(1, 10);
+    place.start(&sinks(&directory(&place, "template = \"{recording}\"")));
+    let first = place.wait(DeliveryState::Done, 1)[0].id;
+    let whole = place.path("out").join(format!("{}.sn3", place.id(0)));
+    let bytes = std::fs::metadata(&whole).unwrap().len();
+    std::fs::write(&whole, vec![7; usize::try_from(bytes).unwrap()]).unwrap();
+    let mut stored = place.catalog().recording(place.id(0)).unwrap().unwrap();
+    stored.recording.state = RecordingState::Recording;
+    let ended_at = stored.recording.ended_at.take().unwrap();
+    let (catalog, storage) = (place.catalog(), stored.storage.clone());
+    assert!(catalog.put_recording(stored.recording.clone(), storage.clone()));
+    assert!(catalog.flush(std::time::Duration::from_secs(60)));
+    stored.recording.state = RecordingState::Complete;
+    stored.recording.ended_at = Some(Timestamp(ended_at.0 + 5_000));
+    assert!(catalog.put_recording(stored.recording, storage));
+    let again = wait_for("the second delivery", || {
+        let done = place.deliveries(DeliveryState::Done);
+        done.into_iter().find(|one| one.id != first)
+    });
+    assert!(
+        again.id > first,
+        "what is said of the first is not taken for it"
+    );
+    let frames = std::fs::read(&whole).unwrap();
+    assert!(frames.iter().any(|byte| *byte != 7), "made again");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::call::transfer::Purpose;
 use crate::call::{Call, Leg, Phase};
 use crate::clock::Moment;
 
-pub(super) use wishes::declines;
+pub(super) use wishes::{declines, rests};
 
 /// The option tag of who understands `a=record`.
 pub(super) const OPTION: &str = "record-aware";

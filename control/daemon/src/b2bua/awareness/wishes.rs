@@ -40,6 +40,11 @@ pub(in crate::b2bua) fn declines(call: &Call) -> bool {
     }
 }
 
+/// Whether recording rests because of a party's wish.
+pub(in crate::b2bua) fn rests(call: &Call) -> bool {
+    call.awareness.done == Some(Wish::Pause)
+}
+
 impl B2bua {
     /// The recording that the route wants begins, unless a party wishes that it does not.
     pub(in crate::b2bua) fn start_by_route(&mut self, call: &mut Call, now: &Moment) {

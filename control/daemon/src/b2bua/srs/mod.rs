@@ -215,6 +215,9 @@ impl B2bua {
             (Step::Armed, None) => self.record_lines(call, now),
             (Step::Opened | Step::Armed, Some(reason)) => {
                 tracing::warn!(session = %call.object.id, ?reason, "no media for a recording session");
+                if call.host.is_some() {
+                    self.without_ports(call);
+                }
                 self.fail_call(call, 503, "no media ports", now);
             }
             (Step::Reopened, _) => self.reopened(call, failed, now),

@@ -67,7 +67,7 @@ impl B2bua {
         snapshot: SnapshotSession,
         now: &Moment,
     ) -> bool {
-        let Some(saved) = unpack::<Saved>(VERSION, &snapshot.record) else {
+        let Some(mut saved) = unpack::<Saved>(VERSION, &snapshot.record) else {
             return false;
         };
         let Some(route) = route_of(&self.config, &saved.route) else {
@@ -93,6 +93,13 @@ impl B2bua {
                 let lines = guest.recording_session.iter().map(|session| &session.lines);
                 updates.extend(lines.flat_map(|lines| lines.leg_updates(key, remote, nat)));
                 guests.push(guest);
+            }
+        }
+        // Who was not kept is not there any more, and nobody waits for it.
+        for one in &mut saved.joined {
+            if one.present && !guests.iter().any(|guest| guest.key == one.key) {
+                one.leave(Some(now.utc));
+                one.saved = None;
             }
         }
         for update in updates {

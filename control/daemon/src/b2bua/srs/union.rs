@@ -77,6 +77,8 @@ impl B2bua {
             Some(offer) => session.offer(offer, &known),
             None => session.lines.propose(),
         }
+        // What it has taken nobody else takes while ports are asked for.
+        self.note_joined(call);
     }
 
     /// What asks for ports, where there are lines that have none.
@@ -217,6 +219,7 @@ impl B2bua {
                 ended.session == wanted
                     && ended.tenant == call.object.tenant
                     && ended.at + GOES_ON_WITHIN >= now.instant
+                    && ended.recording.object.sip_call_ids.len() < JOINED_MAX
                     && is_same(&ended.parties, &named)
             });
             if let Some(ended) = found.and_then(|index| self.ended_recordings.remove(index)) {
@@ -274,7 +277,10 @@ impl B2bua {
             return;
         };
         let number = recording.number;
-        let kept = recording.object.state != RecordingState::Failed && !recording.failure;
+        // What is discarded with its end does not go on.
+        let kept = recording.object.state != RecordingState::Failed
+            && !recording.failure
+            && recording.object.kept != Some(false);
         let named = session.communication_session();
         if let (Some(named), Some(parties), true) = (named, call.heard_parties(), kept)
             && !session.is_over()

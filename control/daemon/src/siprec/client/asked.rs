@@ -100,6 +100,10 @@ impl Client {
                 true => client.answer_asking(session, cx),
                 false => client.update(session, cx),
             }
+            if !session.is_carrier() && session.lines.is_empty() {
+                client.refuse_asking(session, 488, cx);
+                session.phase = Phase::Over;
+            }
         });
         true
     }
@@ -114,7 +118,9 @@ impl Client {
         let call = view.key;
         self.follow(view, cx);
         let view = self.calls.get(&call)?.view.clone()?;
-        let session = self.new_session(&view, recorder, cx);
+        let mut session = self.new_session(&view, recorder, cx);
+        // What rests here is not told to who comes meanwhile.
+        session.paused = view.rests || view.capture_rests;
         let key = session.key;
         let known = self.calls.get_mut(&call)?;
         known.begun.insert(recorder.name.clone());

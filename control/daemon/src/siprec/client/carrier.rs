@@ -85,7 +85,8 @@ impl Client {
             let same = recorder.persistent || Arc::ptr_eq(&carrier.recorder, recorder);
             let room = carrier.riders.len() < RIDERS_MAX;
             let near = carrier.view.interface == view.interface;
-            let ends = matches!(carrier.phase, Phase::Ending | Phase::Over);
+            // What its recorder has not acknowledged may come to nothing.
+            let ends = matches!(carrier.phase, Phase::Asked | Phase::Ending | Phase::Over);
             return (same && room && near && !ends).then_some(carrier.key);
         }
         if !recorder.persistent {
@@ -356,16 +357,26 @@ impl Client {
         for key in carrier.riders.clone() {
             self.with(key, cx, |client, rider, cx| {
                 if rider.phase == Phase::Inviting {
-                    rider.phase = Phase::Lost;
-                    rider.why = Some(why.to_owned());
-                    rider.lost_since.get_or_insert(cx.now.instant);
-                    client.begin_gap(rider, rider.started_at, why);
-                    client.publish(EventKind::SiprecFailed, rider, cx);
-                    let error = crate::api::handle::ActionError::Unavailable(why.to_owned());
-                    client.answer_waiting(rider, &Err(error), cx);
+                    client.rider_failed(rider, why, cx);
                 }
             });
         }
+    }
+
+    /// What carries a call does not have it, and no other session is tried.
+    pub(super) fn rider_failed(
+        &mut self,
+        rider: &mut RecordingSession,
+        why: &str,
+        cx: &mut Context<'_>,
+    ) {
+        rider.phase = Phase::Lost;
+        rider.why = Some(why.to_owned());
+        rider.lost_since.get_or_insert(cx.now.instant);
+        self.begin_gap(rider, rider.started_at, why);
+        self.publish(EventKind::SiprecFailed, rider, cx);
+        let error = crate::api::handle::ActionError::Unavailable(why.to_owned());
+        self.answer_waiting(rider, &Err(error), cx);
     }
 
     /// A carrier is over, and with it what rides on it.

@@ -215,6 +215,7 @@ impl Client {
         session.snapshot_due = false;
         session.refused = Some((change.body, change.document));
         let why = format!("the recorder answered {status}");
+        self.riders_failed(session, &why, cx);
         self.answer_waiting(session, &Err(ActionError::Unavailable(why)), cx);
         // Another change may have come meanwhile.
         self.tell(session, cx);

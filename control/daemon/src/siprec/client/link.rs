@@ -316,7 +316,8 @@ impl Client {
     }
 
     pub(super) fn close(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
-        if !session.media.open.is_empty() {
+        // A replay's thread ends by it, with ports or without.
+        if !session.media.open.is_empty() || session.replay.is_some() {
             session.media.open.clear();
             session.forking = false;
             let close = Command::SessionClose {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use trunkline_sinks::Timestamp;
 use trunkline_sn3::facts::CallChange;
 
+use super::attempt::acknowledge;
 use super::servers::REST;
-use super::state::{Phase, RecordingSession};
+use super::state::{Phase, RecordingSession, Step};
 use super::{Client, Context, Order};
 use crate::clock::Moment;
 use crate::siprec::session::Gap;
@@ -75,6 +76,14 @@ impl Client {
         }
         if session.replay.is_some() {
             return self.replay_lost(session, why, bye, cx);
+        }
+        // What it had agreed to just now is acknowledged, and forgotten.
+        session
+            .batches
+            .retain(|batch| !matches!(batch.then, Step::Armed));
+        if let Some(attempt) = session.attempt.take() {
+            self.clients.remove(&attempt.client);
+            acknowledge(session, attempt.client, 1, cx);
         }
         self.disarm(session, cx);
         if bye {

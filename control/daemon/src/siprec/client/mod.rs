@@ -185,6 +185,7 @@ impl Client {
         let mut session = self.new_session(view, recorder, cx);
         let key = session.key;
         session.carrier = carrier;
+        session.paused = view.rests;
         if let Some(carrier) = carrier.and_then(|carrier| self.sessions.get_mut(&carrier)) {
             carrier.riders.push(key);
         }

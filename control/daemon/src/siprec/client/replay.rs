@@ -124,6 +124,11 @@ impl Client {
             return;
         };
         let mut session = self.new_session(&view, &gone.recorder, cx);
+        session.lines_from_view();
+        if session.lines.is_empty() {
+            tracing::warn!(recorder = %gone.recorder.name, call = %view.id, "what a recorder missed has no line to be sent on");
+            return;
+        }
         session.story.recorded(from, to);
         session.replay = Some(Span { from, to });
         let interface = cx.config.interfaces.get(usize::from(view.interface));

@@ -54,7 +54,12 @@ impl Server {
 impl Client {
     /// All servers are to be tried, in order.
     pub(super) fn next_round(&mut self, session: &mut RecordingSession, cx: &mut Context<'_>) {
-        if session.carrier.is_some() {
+        if let Some(carrier) = session.carrier {
+            let carrier = self.sessions.get(&carrier);
+            let down = carrier.filter(|one| one.phase == Phase::Lost);
+            if let Some(why) = down.map(|one| one.why.clone().unwrap_or_default()) {
+                return self.rider_failed(session, &why, cx);
+            }
             session.phase = Phase::Inviting;
             return self.tell(session, cx);
         }

@@ -70,6 +70,8 @@ impl CallView {
             emergency: false,
             captured: false,
             declined: false,
+            rests: false,
+            capture_rests: false,
             interface,
             has_ports: true,
             parties: Vec::new(),
@@ -108,6 +110,10 @@ pub struct CallView {
     pub captured: bool,
     /// A party wishes not to be recorded, and the route honours that: no session begins.
     pub declined: bool,
+    /// A party wishes that recording rests, and the route honours that: a session that begins, begins so.
+    pub rests: bool,
+    /// Capture here is paused.
+    pub capture_rests: bool,
     /// Interface of the callee's side, for recorders of its family.
     pub interface: u8,
     /// The session has ports.

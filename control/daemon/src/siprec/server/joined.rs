@@ -51,14 +51,23 @@ impl Joined {
 }
 
 /// Whether two sessions that name the same communication session mean the same one: somebody takes part in
-/// both. There are clients that number their calls anew from 1.
+/// both. There are clients that number their calls and participants anew from 1: an id that could be anybody's
+/// says nothing, nor does a caller who hides.
 #[must_use]
 pub fn is_same(one: &Parties, other: &Parties) -> bool {
     one.all().iter().any(|party| {
         let same = |known: &super::parties::Party| {
-            let ids = known.id.is_some() && known.id == party.id;
-            ids || !known.uri.is_empty() && known.uri == party.uri
+            if !known.uri.is_empty() && !party.uri.is_empty() {
+                return known.uri == party.uri && !hides(&party.uri);
+            }
+            let unique = party.id.as_ref().is_some_and(|id| id.uuid().is_some());
+            unique && known.id == party.id
         };
         other.all().iter().any(same)
     })
+}
+
+/// Whether a URI is that of a caller who hides (RFC 3323 section 4.1.1.3).
+fn hides(uri: &str) -> bool {
+    uri.contains("anonymous.invalid") || uri.contains(":anonymous@")
 }

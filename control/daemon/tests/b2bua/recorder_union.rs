@@ -289,6 +289,19 @@ fn other_calls_and_calls_that_are_over_have_recordings_of_their_own() {
 }
 
 #[test]
+fn a_client_that_numbers_its_parties_anew_is_not_taken_for_another() {
+    let mut world = World::new(ROUTE);
+    first(&mut world);
+    // Ids as in the first one's document, of other people.
+    let strangers = body(&PAIR, "audio 61").replace("sip:", "sip:not-");
+    second(&mut world, &strangers);
+    world.carol.bye(world.now());
+    world.alice.bye(world.now());
+    world.run(200);
+    assert_eq!(world.written_recordings().len(), 2);
+}
+
+#[test]
 fn active_and_standby_outlive_a_restart_of_control_and_of_the_dataplane() {
     let mut world = World::new(ROUTE);
     first(&mut world);

@@ -24,11 +24,11 @@ impl World {
 
     /// Whether what a side said leaves for the recorder that a replay goes to.
     fn replays_to(&self, side: Side) -> Option<u16> {
-        let aims = self.replayed.iter().filter_map(|command| match command {
+        let mut aims = self.replayed.iter().filter_map(|command| match command {
             Command::LegUpdate(update) if update.side == side => Some(update),
             _ => None,
         });
-        let aim = aims.last()?;
+        let aim = aims.next_back()?;
         let started = |command: &Command| matches!(command, Command::ForkStart { .. });
         let starts = self.replayed.iter().any(started);
         let may = aim.flags & leg_flags::MAY_SEND != 0;

@@ -196,8 +196,8 @@ fn a_recording_that_went_on_is_delivered_anew() {
     let mut stored = place.catalog().recording(place.id(0)).unwrap().unwrap();
     stored.recording.state = RecordingState::Recording;
     let ended_at = stored.recording.ended_at.take().unwrap();
-    let (catalog, storage) = (place.catalog(), stored.storage.clone());
-    assert!(catalog.put_recording(stored.recording.clone(), storage.clone()));
+    let (catalog, storage) = (place.catalog(), stored.storage);
+    assert!(catalog.put_recording(stored.recording.clone(), storage));
     assert!(catalog.flush(std::time::Duration::from_secs(60)));
     stored.recording.state = RecordingState::Complete;
     stored.recording.ended_at = Some(Timestamp(ended_at.0 + 5_000));

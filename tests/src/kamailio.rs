@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::process::Process;
+use crate::process::{Process, exists};
 use crate::sipp::{Transport, wait_until_bound};
 
 /// What comes from the appliance goes to the callee, all else to the appliance; both ways the
@@ -64,8 +64,15 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.0.signal(Signal::SIGTERM);
+        let patience = Duration::from_secs(20);
         if !std::thread::panicking() {
-            self.0.wait(Duration::from_secs(20));
+            self.0.wait(patience);
+            return;
+        }
+        // A failed test leaves no children behind either, and a second panic would abort.
+        let deadline = Instant::now() + patience;
+        while exists(self.0.pid()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(25));
         }
     }
 }
